@@ -1,0 +1,88 @@
+"""What the pool expects of an engine, and the types that pass between them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..parameters import SamplingParameters
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One prompt on its way to an engine.
+
+    ``request_id`` is the model's own, never a caller's. ``token_ids`` is the whole prompt. ``detokenize`` asks the
+    engine for text (streaming, stop strings, log probabilities); without it samples carry token ids only and the
+    caller decodes whole batches. A smaller ``priority`` goes first.
+    """
+
+    request_id: str
+    token_ids: list[int]
+    params: SamplingParameters
+    detokenize: bool = False
+    priority: int = 0
+
+
+@dataclass
+class Sample:
+    """One of the ``n`` completions of a prompt: all of it, or, from :meth:`Engine.stream`, what is new.
+
+    ``token_ids`` ends with the stop token where one ended the completion. ``text`` is ``None`` when the request did
+    not ask to be detokenized. ``finish_reason`` is ``None`` until the completion has ended, then ``"stop"`` or
+    ``"length"``. ``stop_reason`` is the stop string or stop token id that ended it, ``None`` for end-of-sequence.
+    ``logprobs`` holds one mapping a token: token id → ``{"logprob", "rank", "decoded_token"}``.
+    """
+
+    index: int
+    token_ids: list[int] = field(default_factory=list)
+    text: str | None = None
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+    cumulative_logprob: float | None = None
+    logprobs: list[dict[int, dict[str, object]]] | None = None
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """A snapshot of one engine for ``/info``, metrics and the watchdog.
+
+    ``state`` is ``"starting"``, ``"ready"`` or ``"dead"``. ``seconds_since_step`` is the age of the latest sign that
+    the engine made progress (a step that produced tokens), ``None`` before the first.
+    """
+
+    name: str
+    state: str
+    running: int = 0
+    waiting: int = 0
+    outstanding_tokens: int = 0
+    seconds_since_step: float | None = None
+
+
+class Engine(Protocol):
+    """One inference engine. All methods are called on the event loop that called :meth:`start`."""
+
+    name: str
+
+    async def start(self) -> None:
+        """Load the model. Raises :class:`StartupError` with the cause in one line."""
+
+    async def generate(self, request: GenerationRequest) -> list[Sample]:
+        """Return the ``n`` finished samples of one prompt, ordered by index.
+
+        Cancelling the awaiting task aborts the generation. Raises :class:`InvalidArgument`,
+        :class:`GenerationFailed`, or :class:`EngineUnavailable` when the engine died.
+        """
+
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Sample], None]:
+        """Yield new samples as tokens come. Closing the iterator aborts the generation. Raises as :meth:`generate`."""
+
+    def is_alive(self) -> bool:
+        """Whether the engine can take requests."""
+
+    def status(self) -> EngineStatus:
+        """Return a snapshot; never blocks."""
+
+    async def stop(self) -> None:
+        """End the engine and its processes; idempotent."""

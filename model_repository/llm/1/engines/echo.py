@@ -1,0 +1,53 @@
+"""An engine that answers a prompt with its own last tokens: for measuring everything but the model, and for tests."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+
+from .base import EngineStatus, GenerationRequest, Sample
+
+
+class EchoEngine:
+    """Returns the prompt's last ``max_tokens`` tokens, ``step_s`` seconds a token. Satisfies :class:`Engine`."""
+
+    def __init__(self, name: str, step_s: float = 0.0) -> None:
+        self.name = name
+        self._step_s = step_s
+        self._running = 0
+        self._last_step: float | None = None
+
+    async def start(self) -> None:
+        self._last_step = time.monotonic()
+
+    async def generate(self, request: GenerationRequest) -> list[Sample]:
+        samples = [Sample(index) for index in range(request.params.n)]
+        async for pieces in self.stream(request):
+            for piece in pieces:
+                samples[piece.index].token_ids += piece.token_ids
+                samples[piece.index].finish_reason = piece.finish_reason
+        return samples
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Sample], None]:
+        tokens = request.token_ids[-request.params.max_tokens :]
+        self._running += 1
+        try:
+            for place, token_id in enumerate(tokens):
+                if self._step_s:
+                    await asyncio.sleep(self._step_s)
+                self._last_step = time.monotonic()
+                reason = "length" if place == len(tokens) - 1 else None
+                yield [Sample(i, [token_id], None, reason) for i in range(request.params.n)]
+        finally:
+            self._running -= 1
+
+    def is_alive(self) -> bool:
+        return self._last_step is not None
+
+    def status(self) -> EngineStatus:
+        age = None if self._last_step is None else time.monotonic() - self._last_step
+        return EngineStatus(self.name, "ready", running=self._running, seconds_since_step=age)
+
+    async def stop(self) -> None:
+        self._last_step = None

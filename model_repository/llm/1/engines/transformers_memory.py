@@ -1,0 +1,89 @@
+"""Whether a model fits into memory, and how much of a batch fits beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import StartupError
+from .transformers_queue import BatchLimits
+
+_PREFILL_TOKENS = 16384  # bounds the activations of one forward pass, which grow with padded prompt tokens
+_CACHE_SHARE = 0.5  # of the memory left beside the weights; the rest is for activations and for growing the cache
+_GIB = 2**30
+
+
+def available_bytes(device: torch.device) -> int:
+    """Return the free memory of the device; on a CPU what the machine and the control group both leave."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = [_meminfo_available(), _cgroup_free("memory.max", "memory.current")]
+    free.append(_cgroup_free("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
+    return min((value for value in free if value is not None), default=2**62)
+
+
+def _meminfo_available() -> int | None:
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def _cgroup_free(limit_file: str, usage_file: str) -> int | None:
+    limit, usage = _read(f"/sys/fs/cgroup/{limit_file}").strip(), _read(f"/sys/fs/cgroup/{usage_file}").strip()
+    return int(limit) - int(usage) if limit.isdigit() and usage.isdigit() else None
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def check_weights_fit(folder: Path, config: Any, dtype: torch.dtype, device: torch.device) -> None:
+    """Refuse weights that memory cannot hold, before the kernel ends the process. Raises :class:`StartupError`."""
+    stored = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    stored_dtype = checkpoint_dtype(config)
+    is_converted = stored_dtype is not None and not getattr(config, "quantization_config", None)
+    needed = int(stored * dtype.itemsize / stored_dtype.itemsize) if is_converted and stored_dtype else stored
+    free = available_bytes(device)
+    if needed > free:
+        raise StartupError(
+            f"too little memory: the weights in {folder} need {needed / _GIB:.1f} GiB as "
+            f"{str(dtype).removeprefix('torch.')}, {free / _GIB:.1f} GiB are free on {device}"
+        )
+
+
+def checkpoint_dtype(config: Any) -> torch.dtype | None:
+    """Return the type the weights are stored in, as far as the config tells; older versions name it differently."""
+    for name in ("dtype", "torch_dtype"):
+        value = getattr(config, name, None)
+        value = getattr(torch, value, None) if isinstance(value, str) else value
+        if isinstance(value, torch.dtype):
+            return value
+    return None
+
+
+def batch_limits(config: Any, dtype: torch.dtype, device: torch.device, rows: int, max_model_len: int) -> BatchLimits:
+    """Return the limits of a batch from the memory that is free now. Raises :class:`StartupError` if one row is over.
+
+    ``config`` is the model's, already loaded; ``rows`` the wanted maximum.
+    """
+    per_token = _cache_bytes_per_token(config.get_text_config(), dtype)
+    room = int(available_bytes(device) * _CACHE_SHARE) // per_token
+    if room < max_model_len:
+        raise StartupError(
+            f"too little memory: MAX_MODEL_LEN={max_model_len} needs {max_model_len * per_token / _GIB:.1f} GiB of "
+            f"key-value cache, {device} has room for {room} tokens"
+        )
+    return BatchLimits(rows=rows, prefill_tokens=_PREFILL_TOKENS, cache_tokens=room)
+
+
+def _cache_bytes_per_token(config: Any, dtype: torch.dtype) -> int:
+    heads = config.num_attention_heads
+    key_value_heads = getattr(config, "num_key_value_heads", None) or heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return int(config.num_hidden_layers * key_value_heads * head_size * 2 * dtype.itemsize)

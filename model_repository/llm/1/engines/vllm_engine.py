@@ -1,0 +1,227 @@
+"""vLLM as an engine of the pool. The only file that imports vLLM, and only its public names.
+
+Differences between vLLM's versions live here too, each with the version it concerns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import vllm
+from vllm import AsyncEngineArgs, SamplingParams
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.metrics.loggers import StatLoggerBase
+
+from ..errors import EngineUnavailable, GenerationFailed, InvalidArgument, StartupError
+from ..logs import logger
+from ..parameters import SamplingParameters
+from .base import EngineStatus, GenerationRequest, Sample
+from .vllm_options import Device
+
+try:  # 0.28 on: bad requests raise this; before, ValueError
+    from vllm.exceptions import VLLMClientError
+except ImportError:
+    VLLMClientError = ValueError
+
+VERSION: str = vllm.__version__
+
+
+def unsupported_reason(model_dir: str) -> str | None:
+    """Why vLLM cannot serve this model on this machine; ``None`` if it can."""
+    if device() is None:
+        return f"vLLM {VERSION} finds no device it supports on this machine"
+    architectures = json.loads(Path(model_dir, "config.json").read_text(encoding="utf-8")).get("architectures") or []
+    supported = set(vllm.ModelRegistry.get_supported_archs())
+    if not supported.intersection(architectures):
+        return f"vLLM {VERSION} does not support the architecture {', '.join(architectures) or 'of this model'}"
+    return None
+
+
+def device() -> Device | None:
+    """What vLLM computes on here."""
+    if current_platform.is_cpu():
+        return "cpu"
+    return None if current_platform.device_type in ("", None) else "gpu"
+
+
+class VllmEngine:
+    """One ``AsyncLLM`` with its EngineCore processes. Satisfies :class:`Engine`."""
+
+    def __init__(self, name: str, options: dict[str, Any]) -> None:
+        self.name = name
+        self._options = options
+        self._llm: AsyncLLM | None = None
+        self._progress = Progress()
+
+    @property
+    def dtype(self) -> str:
+        """The type the weights are computed in, known once started."""
+        return str(self._llm.model_config.dtype).removeprefix("torch.") if self._llm else str(self._options["dtype"])
+
+    async def start(self) -> None:
+        known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+        arguments = AsyncEngineArgs(**{name: value for name, value in self._options.items() if name in known})
+        try:
+            # On a thread: it blocks for as long as the model loads, and other engines' requests run on this loop.
+            self._llm = await asyncio.to_thread(
+                AsyncLLM.from_engine_args, arguments, stat_loggers=[self._progress.logger_factory]
+            )
+        except Exception as exc:  # vLLM raises whatever went wrong, down to pydantic's and torch's own errors
+            raise StartupError(f"vLLM {VERSION} cannot start: {_cause(exc)}") from exc
+
+    async def generate(self, request: GenerationRequest) -> list[Sample]:
+        final: Any = None
+        with _translated_errors():
+            async for output in self._run(request, RequestOutputKind.FINAL_ONLY):
+                final = output
+        if final is None:
+            raise GenerationFailed("vLLM ended the request without an output")
+        return sorted((self._sample(out, request) for out in final.outputs), key=lambda sample: sample.index)
+
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Sample], None]:
+        with _translated_errors():
+            async with contextlib.aclosing(self._run(request, RequestOutputKind.DELTA)) as outputs:
+                async for output in outputs:
+                    yield [self._sample(out, request) for out in output.outputs]
+
+    def _run(self, request: GenerationRequest, kind: RequestOutputKind) -> Any:
+        if self._llm is None:
+            raise EngineUnavailable(f"{self.name} is not started")
+        return self._llm.generate(
+            {"type": "token", "prompt_token_ids": request.token_ids},  # "type": 0.19 on takes it as rendered input
+            _sampling_params(request.params, request.detokenize, kind),
+            request.request_id,
+            priority=request.priority,
+        )
+
+    @staticmethod
+    def _sample(output: Any, request: GenerationRequest) -> Sample:
+        return Sample(
+            index=output.index,
+            token_ids=list(output.token_ids),
+            text=output.text if request.detokenize else None,
+            finish_reason=output.finish_reason,
+            stop_reason=output.stop_reason,
+            cumulative_logprob=output.cumulative_logprob,
+            logprobs=_plain_logprobs(output.logprobs),
+        )
+
+    def is_alive(self) -> bool:
+        return self._llm is not None and not self._llm.errored
+
+    def status(self) -> EngineStatus:
+        state = "starting" if self._llm is None else "ready" if self.is_alive() else "dead"
+        return EngineStatus(
+            name=self.name,
+            state=state,
+            running=self._progress.running,
+            waiting=self._progress.waiting,
+            seconds_since_step=self._progress.age(),
+        )
+
+    async def stop(self) -> None:
+        llm, self._llm = self._llm, None
+        if llm is not None:
+            await asyncio.to_thread(llm.shutdown)
+
+
+class Progress:
+    """The latest word of an engine's scheduler: queue lengths, and when a step was last completed."""
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.waiting = 0
+        self._last_step: float | None = None
+
+    def age(self) -> float | None:
+        """Seconds since the latest step."""
+        return None if self._last_step is None else time.monotonic() - self._last_step
+
+    def note(self, scheduler_stats: Any) -> None:
+        self._last_step = time.monotonic()
+        if scheduler_stats is not None:
+            self.running = scheduler_stats.num_running_reqs
+            self.waiting = scheduler_stats.num_waiting_reqs
+
+    @property
+    def logger_factory(self) -> Callable[..., StatLoggerBase]:
+        """vLLM's extension point: called with its configuration, returns the logger it reports each step to."""
+        progress = self
+
+        class StepLogger(StatLoggerBase):  # type: ignore[misc, unused-ignore]
+            def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+                pass
+
+            def record(self, scheduler_stats: Any = None, iteration_stats: Any = None, *_: Any, **__: Any) -> None:
+                progress.note(scheduler_stats)
+
+            def log_engine_initialized(self) -> None:
+                pass
+
+        return StepLogger
+
+
+@lru_cache(maxsize=1024)
+def _sampling_params(params: SamplingParameters, detokenize: bool, kind: RequestOutputKind) -> SamplingParams:
+    """vLLM's parameters for ours; shared by all requests with the same ones.
+
+    ``skip_clone`` (0.19 on) makes vLLM copy the object shallowly for each request instead of deeply; nothing in it is
+    changed afterwards but for additions that are the same for every request.
+    """
+    fields = {name: getattr(params, name) for name in params.__struct_fields__}
+    fields["stop"] = list(params.stop_strings) or None
+    fields["stop_token_ids"] = list(params.stop_token_ids or ()) or None
+    if params.n == 1 and hasattr(SamplingParams, "skip_clone"):
+        fields["skip_clone"] = True
+    try:
+        return SamplingParams(**fields, detokenize=detokenize, output_kind=kind)
+    except (ValueError, VLLMClientError) as exc:
+        raise InvalidArgument(f"sampling_parameters: {_first_line(exc)}") from exc
+
+
+@contextlib.contextmanager
+def _translated_errors() -> Iterator[None]:
+    """vLLM's errors become ours here and nowhere else."""
+    try:
+        yield
+    except EngineDeadError as exc:
+        raise EngineUnavailable("the engine died") from exc
+    except (ValueError, VLLMClientError) as exc:
+        raise InvalidArgument(_first_line(exc)) from exc
+    except RuntimeError as exc:
+        logger.exception("vLLM failed on a request")
+        raise GenerationFailed("the engine failed on this prompt") from exc
+
+
+def _plain_logprobs(logprobs: Any) -> list[dict[int, dict[str, Any]]] | None:
+    if logprobs is None:
+        return None
+    return [
+        {
+            token_id: {"logprob": item.logprob, "rank": item.rank, "decoded_token": item.decoded_token}
+            for token_id, item in position.items()
+        }
+        for position in logprobs
+    ]
+
+
+def _cause(exc: BaseException) -> str:
+    """The innermost error's first line: vLLM wraps causes several times."""
+    while exc.__cause__ is not None:
+        exc = exc.__cause__
+    return _first_line(exc)
+
+
+def _first_line(exc: BaseException) -> str:
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0]

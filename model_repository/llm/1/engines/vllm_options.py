@@ -1,0 +1,86 @@
+"""What vLLM is asked for: engine arguments from settings, without importing vLLM.
+
+Each default that differs from vLLM's own is here with its reason.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from ..settings import ModelSettings
+
+Device = Literal["cpu", "gpu"]
+
+# AsyncLLM's own defaults (128 and 2048 in 0.32) are those of an interactive server; batches of questions want more.
+_MAX_NUM_SEQS = {"cpu": 256, "gpu": 1024}
+_MAX_NUM_BATCHED_TOKENS = {"cpu": 4096, "gpu": 16384}
+_BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+def prepare_environment(settings: ModelSettings, environ: Any = os.environ) -> None:
+    """Set what vLLM and transformers read from the environment at import; what the user set stays."""
+    defaults = {
+        "VLLM_LOGGING_LEVEL": settings.vllm_log_level,
+        "VLLM_NO_USAGE_STATS": "1",
+        "HF_HUB_OFFLINE": "1",  # nothing is fetched at run time
+        "VLLM_USE_V1": "1",  # 0.10 chooses the old engine off the main thread; later versions ignore it
+        "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; vLLM's own choice on a CPU is a share of all memory
+        "TOKENIZERS_PARALLELISM": "true",  # else a forked engine switches the batch tokenizer to one core
+    }
+    for name, value in defaults.items():
+        environ.setdefault(name, value)
+
+
+def engine_options(settings: ModelSettings, device: Device, max_model_len: int) -> dict[str, Any]:
+    """Engine arguments by vLLM's names. Those of ``VLLM_ENGINE_ARGS`` win over all others."""
+    options: dict[str, Any] = {
+        "model": settings.model_dir,
+        "served_model_name": settings.served_name,
+        "dtype": choose_dtype(settings.dtype, device),
+        "max_model_len": max_model_len,
+        "max_num_seqs": settings.max_num_seqs or _MAX_NUM_SEQS[device],
+        "max_num_batched_tokens": settings.max_num_batched_tokens
+        or max(_MAX_NUM_BATCHED_TOKENS[device], max_model_len),
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "trust_remote_code": settings.trust_remote_code,
+        "enable_prefix_caching": True if settings.enable_prefix_caching is None else settings.enable_prefix_caching,
+        "scheduling_policy": "priority",  # single prompts go before the waiting rows of a batch
+        "disable_log_stats": True,  # our own stat logger takes the figures instead
+        # Compiling takes a CPU minutes and gains little on small models; a GPU captures graphs.
+        "enforce_eager": device == "cpu" if settings.enforce_eager is None else settings.enforce_eager,
+    }
+    chosen = {
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "enable_chunked_prefill": settings.enable_chunked_prefill,
+        "quantization": settings.quantization,
+        "load_format": "auto" if settings.load_format == "awq" else settings.load_format,
+        "kv_cache_dtype": settings.kv_cache_dtype,
+        "compilation_config": _compilation_config(settings.compilation_config),
+    }
+    options.update({name: value for name, value in chosen.items() if value is not None})
+    options.update(settings.engine_args)
+    return options
+
+
+def choose_dtype(dtype: str, device: Device, cpu_flags: set[str] | None = None) -> str:
+    """``auto`` on a CPU without bf16 instructions is float32: measured five times faster there than emulated bf16."""
+    if dtype != "auto" or device != "cpu":
+        return dtype
+    flags = _cpu_flags() if cpu_flags is None else cpu_flags
+    return "auto" if flags & _BF16_CPU_FLAGS else "float32"
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return set()
+    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
+
+
+def _compilation_config(text: str | None) -> Any:
+    """vLLM takes an optimization level or a JSON object."""
+    return None if text is None else json.loads(text)

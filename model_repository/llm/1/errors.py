@@ -1,0 +1,62 @@
+"""Errors of the model process.
+
+    ModelError                 what a caller may be told; carries a Triton error code
+    ├── InvalidArgument        the request is at fault (INVALID_ARG)
+    ├── EngineUnavailable      no engine can take the request now (UNAVAILABLE)
+    ├── GenerationFailed       an engine failed on this request (INTERNAL)
+    └── RequestCancelled       the caller went away (CANCELLED)
+    StartupError               the model cannot be served; the text is one line for the operator
+
+Every message sent to a client begins with the code's name, because Triton drops the code of an error on a
+stream unless the client sent the metadata ``triton_grpc_error: true``.
+"""
+
+from __future__ import annotations
+
+
+class ModelError(Exception):
+    """An error that is reported to the caller of one request or one row of it."""
+
+    code = "INTERNAL"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+    def detached(self) -> ModelError:
+        """A copy without traceback and cause, to be kept as data.
+
+        A traceback keeps its frames alive and with them Triton's request, whose shared memory must be given back.
+        """
+        return type(self)(self.message)
+
+
+class InvalidArgument(ModelError):
+    """A tensor or parameter has a value that is not allowed; the message names it, the value and what is."""
+
+    code = "INVALID_ARG"
+
+
+class EngineUnavailable(ModelError):
+    """No engine is alive; the same request may succeed later."""
+
+    code = "UNAVAILABLE"
+
+
+class GenerationFailed(ModelError):
+    """The engine failed on this request."""
+
+    code = "INTERNAL"
+
+
+class RequestCancelled(ModelError):
+    """The caller cancelled the request or its deadline passed."""
+
+    code = "CANCELLED"
+
+
+class StartupError(Exception):
+    """The model cannot be served: bad setting, broken model folder, too little memory."""

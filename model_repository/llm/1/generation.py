@@ -1,0 +1,226 @@
+"""From one call to its rows: generate with the engine pool, decode whole batches, answer in order or as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from .engines.base import GenerationRequest, Sample
+from .engines.pool import EnginePool
+from .errors import GenerationFailed, InvalidArgument, ModelError
+from .logs import logger
+from .parameters import SamplingParameters
+from .prompts import SLICE, Prompt, PromptBuilder
+from .rows import InferenceCall, Row
+from .tokenization import Tokenization
+
+_PARTIAL_INTERVAL_S = 0.05  # finished rows of a partial call wait this long for others
+
+SINGLE, BATCH = 0, 1  # priorities: single prompts go before the waiting rows of a large batch
+
+
+@dataclass(frozen=True)
+class FinishedPrompt:
+    """A prompt's samples, or why there are none. ``position`` is its place in the call."""
+
+    position: int
+    prompt: Prompt | None
+    samples: Sequence[Sample] = ()
+    error: ModelError | None = None
+
+
+class Generator:
+    """Turns calls into rows, on the event loop of the engine pool."""
+
+    def __init__(self, pool: EnginePool, tokenization: Tokenization, max_model_len: int) -> None:
+        self._pool = pool
+        self._tokenization = tokenization
+        self._prompts = PromptBuilder(tokenization, max_model_len)
+
+    async def run(self, call: InferenceCall) -> AsyncGenerator[list[Row], None]:
+        """Yield the rows of a call: all at once, in groups as they finish (``partial``), or as tokens come.
+
+        Raises the :class:`ModelError` of a call that does not report errors by row.
+        """
+        samples_per_prompt = _common_n(call)
+        prompts = await self._prompts.build(call)
+        produce = self._stream_all if call.stream else self._finish_all
+        async with contextlib.aclosing(produce(call, prompts, samples_per_prompt)) as groups:
+            async for rows in groups:
+                if not call.reports_row_errors:
+                    _raise_first_error(rows)
+                yield rows
+
+    # Unstreamed: every prompt to its end
+
+    async def _finish_all(
+        self, call: InferenceCall, prompts: Sequence[Prompt | ModelError], n: int
+    ) -> AsyncGenerator[list[Row], None]:
+        """Yield finished rows: all in the call's order, or, for ``partial``, groups in the order they finish."""
+        finished: list[FinishedPrompt] = []
+        progress = asyncio.Event()
+
+        async def finish(position: int, item: Prompt | ModelError) -> None:
+            finished.append(await self._finish_one(position, item, _priority(call)))
+            progress.set()
+
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            async for position, item in _in_slices(prompts):
+                tasks.append(asyncio.create_task(finish(position, item)))
+            if not call.partial:
+                await asyncio.gather(*tasks)
+                yield self._rows(call, sorted(finished, key=lambda done: done.position), n)
+                return
+            remaining = len(prompts)
+            while remaining:
+                await progress.wait()
+                if remaining > len(finished):
+                    await asyncio.sleep(_PARTIAL_INTERVAL_S)
+                group, finished[:] = list(finished), []
+                progress.clear()
+                remaining -= len(group)
+                yield self._rows(call, group, n)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _finish_one(self, position: int, item: Prompt | ModelError, priority: int) -> FinishedPrompt:
+        if isinstance(item, ModelError):
+            return FinishedPrompt(position, None, error=item)
+        needs_text = bool(item.params.stop) or item.params.logprobs is not None
+        try:
+            samples = await self._pool.generate(self._request(item, priority, detokenize=needs_text))
+        except Exception as exc:  # noqa: BLE001 - the row's error, whatever it is
+            return FinishedPrompt(position, item, error=_as_model_error(exc))
+        return FinishedPrompt(position, item, samples)
+
+    def _request(self, prompt: Prompt, priority: int, *, detokenize: bool) -> GenerationRequest:
+        params = prompt.params
+        if params.n > 1 and params.temperature == 0:  # vLLM refuses it; greedy samples are all the same
+            params = msgspec.structs.replace(params, n=1)
+        return GenerationRequest(self._pool.next_request_id(), prompt.token_ids, params, detokenize, priority)
+
+    def _rows(self, call: InferenceCall, finished: Sequence[FinishedPrompt], n: int) -> list[Row]:
+        """Make output rows of finished prompts, decoding all their token ids in one batch call."""
+        texts = iter(self._decode(finished))
+        rows: list[Row] = []
+        for done in finished:
+            first = done.position * n
+            if done.error is not None or done.prompt is None:
+                error = done.error or GenerationFailed("the prompt was lost")
+                rows.extend(Row.of_error(first + i, error) for i in range(n))
+                continue
+            before = done.prompt.text if call.echo_input else ""
+            prompt_len = len(done.prompt.token_ids)
+            made = [Row.of_sample(first + s.index, s, before + next(texts), prompt_len) for s in done.samples]
+            rows.extend(_repeat(made, first, n))
+        return rows
+
+    def _decode(self, finished: Sequence[FinishedPrompt]) -> list[str]:
+        """The text of every sample, in order; only those that the engine did not detokenize are decoded here."""
+        samples = [(sample, done.prompt.params) for done in finished if done.prompt for sample in done.samples]
+        texts = [sample.text or "" for sample, _ in samples]
+        for skip in (True, False):
+            places = [i for i, (s, p) in enumerate(samples) if s.text is None and p.skip_special_tokens is skip]
+            if places:
+                ids = [visible_token_ids(*samples[place]) for place in places]
+                for place, text in zip(places, self._tokenization.decode(ids, skip_special_tokens=skip), strict=True):
+                    texts[place] = text
+        return texts
+
+    # Streamed: pieces as they come
+
+    async def _stream_all(
+        self, call: InferenceCall, prompts: Sequence[Prompt | ModelError], n: int
+    ) -> AsyncGenerator[list[Row], None]:
+        """Yield pieces of all prompts, whichever come first."""
+        pieces: asyncio.Queue[list[Row] | None] = asyncio.Queue()
+
+        async def pump(position: int, item: Prompt | ModelError) -> None:
+            try:
+                async for rows in self._stream_one(position, item, n, _priority(call)):
+                    pieces.put_nowait(rows)
+            except Exception as exc:  # noqa: BLE001 - the row's error, whatever it is
+                error = _as_model_error(exc)
+                pieces.put_nowait([Row.of_error(position * n + i, error) for i in range(n)])
+            finally:
+                pieces.put_nowait(None)
+
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            async for position, item in _in_slices(prompts):
+                tasks.append(asyncio.create_task(pump(position, item)))
+            remaining = len(tasks)
+            while remaining:
+                rows = await pieces.get()
+                if rows is None:
+                    remaining -= 1
+                else:
+                    yield rows
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _stream_one(
+        self, position: int, item: Prompt | ModelError, n: int, priority: int
+    ) -> AsyncIterator[list[Row]]:
+        if isinstance(item, ModelError):
+            raise item
+        first = position * n
+        async for samples in self._pool.stream(self._request(item, priority, detokenize=True)):
+            made = [Row.of_sample(first + s.index, s, s.text or "", len(item.token_ids)) for s in samples]
+            yield _repeat(made, first, n) if item.params.temperature == 0 else made
+
+
+def visible_token_ids(sample: Sample, params: SamplingParameters) -> list[int]:
+    """The token ids that show: a stop token at the end does not, as in vLLM's own detokenizer."""
+    if sample.finish_reason == "stop" and sample.token_ids and not params.include_stop_str_in_output:
+        return sample.token_ids[:-1]
+    return sample.token_ids
+
+
+def _as_model_error(exc: Exception) -> ModelError:
+    """What the caller is told of a failed row; the unexpected goes to the log, not to the caller."""
+    if isinstance(exc, ModelError):
+        return exc.detached()
+    logger.error("a prompt failed unexpectedly", exc_info=exc)
+    return GenerationFailed("the model failed on this prompt")
+
+
+def _raise_first_error(rows: Sequence[Row]) -> None:
+    for row in rows:
+        if row.error is not None:
+            raise row.error
+
+
+def _repeat(rows: list[Row], first: int, n: int) -> list[Row]:
+    """Repeat the one row of a greedy prompt for each of the ``n`` samples asked for."""
+    if len(rows) != 1 or n == 1:
+        return rows
+    return [dataclasses.replace(rows[0], index=first + i) for i in range(n)]
+
+
+def _common_n(call: InferenceCall) -> int:
+    """Samples a prompt; the same for all rows of a call, as ``index`` counts prompt · n + sample."""
+    found = {params.n for params in call.params if isinstance(params, SamplingParameters)}
+    if len(found) > 1:
+        raise InvalidArgument(f"sampling_parameters: 'n' has values {sorted(found)}. Allowed is one for all prompts")
+    return found.pop() if found else 1
+
+
+def _priority(call: InferenceCall) -> int:
+    return SINGLE if len(call.inputs) == 1 else BATCH
+
+
+async def _in_slices(items: Sequence[Prompt | ModelError]) -> AsyncIterator[tuple[int, Prompt | ModelError]]:
+    """Enumerate, letting other work run on the event loop after every slice."""
+    for position, item in enumerate(items):
+        if position and position % SLICE == 0:
+            await asyncio.sleep(0)
+        yield position, item

@@ -1,0 +1,54 @@
+"""What ``/info`` and the watchdog are told: model, backend, engines, versions, effective settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import platform
+from importlib import metadata
+from typing import Any
+
+from .engines.selection import Backend
+from .settings import ModelSettings
+
+_PACKAGES = ("torch", "transformers", "tokenizers", "numpy")
+# An allow-list: a setting added later is not shown until somebody decides that it may be.
+_SHOWN_SETTINGS = (
+    "use_vllm",
+    "force_vllm",
+    "dtype",
+    "transformers_dtype",
+    "gpu_memory_utilization",
+    "max_model_len",
+    "enable_prefix_caching",
+    "enable_chunked_prefill",
+    "quantization",
+    "load_format",
+    "kv_cache_dtype",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "enforce_eager",
+    "engines_per_gpu",
+    "tensor_parallel_size",
+    "trust_remote_code",
+)
+
+
+def model_info(settings: ModelSettings, backend: Backend) -> dict[str, Any]:
+    """Return a JSON-ready snapshot; never blocks."""
+    return {
+        "model": settings.served_name,
+        "backend": backend.name,
+        "backend_version": backend.version,
+        "backend_reason": backend.reason,
+        "dtype": backend.dtype,
+        "max_model_len": backend.max_model_len,
+        "engines": [dataclasses.asdict(status) for status in backend.pool.status()],
+        "versions": {"python": platform.python_version()} | _package_versions(),
+        "settings": {name: getattr(settings, name) for name in _SHOWN_SETTINGS},
+    }
+
+
+def _package_versions() -> dict[str, str]:
+    installed = [name for name in _PACKAGES if importlib.util.find_spec(name) is not None]
+    return {name: metadata.version(name) for name in installed}

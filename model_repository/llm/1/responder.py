@@ -1,0 +1,126 @@
+"""The two blocking conversations with Triton, each on a thread of its own.
+
+Sending a response and asking whether a request was cancelled are both round trips between the stub and Triton's core.
+Neither may run on the event loop, where they would delay every other request's tokens.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+from .logs import logger
+
+_FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+_POLL_S = 0.25  # how often cancellation is asked for; a cancelled request must be gone from the engine within 2 s
+_MAX_POLL_SHARE = 0.1  # of one thread's time, however many requests are open
+_MAX_PAUSE_S = 1.0
+_MIN_AGE_S = 0.2  # a request younger than this is not asked about: most are answered by then
+
+BuildResponse = Callable[[], Any]
+
+
+class ResponseStream:
+    """One request's way back to its caller: any number of responses, then :meth:`close`, exactly once."""
+
+    def __init__(self, sender: Any, outbox: Outbox) -> None:
+        self._sender = sender
+        self._outbox = outbox
+        self._closed = False
+
+    def send(self, build: BuildResponse) -> None:
+        """Queue a response; ``build`` makes its tensors on the sending thread."""
+        if not self._closed:
+            self._outbox.put(self._sender, build)
+
+    def close(self) -> None:
+        """Queue the empty final response that ends the stream; idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._outbox.put(self._sender, None)
+
+    def is_cancelled(self) -> bool:
+        """Ask Triton; blocks for one round trip."""
+        return bool(self._sender.is_cancelled())
+
+
+class Outbox:
+    """A thread that sends queued responses in order."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[tuple[Any, BuildResponse | None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="responses", daemon=True)
+        self._thread.start()
+
+    def put(self, sender: Any, build: BuildResponse | None) -> None:
+        self._queue.put((sender, build))
+
+    def stop(self) -> None:
+        """Send what is queued, then end the thread."""
+        self._queue.put(None)
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            _send(*item)
+            del item  # else the last request lives on until the next response
+
+
+def _send(sender: Any, build: BuildResponse | None) -> None:
+    try:
+        if build is None:
+            sender.send(flags=_FINAL)
+        else:
+            sender.send(build())
+    except Exception:  # one request's trouble must not end the thread that serves all
+        logger.exception("a response could not be sent")
+
+
+class CancellationWatcher:
+    """A thread that asks Triton about every open request and reports the cancelled ones."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, tuple[ResponseStream, Callable[[], None], float]] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="cancellations", daemon=True)
+        self._thread.start()
+
+    def watch(self, key: int, stream: ResponseStream, on_cancel: Callable[[], None]) -> None:
+        """Call ``on_cancel`` (from the watcher's thread) once the request was cancelled, unless :meth:`forget` came."""
+        with self._lock:
+            self._open[key] = (stream, on_cancel, time.monotonic())
+
+    def forget(self, key: int) -> None:
+        with self._lock:
+            self._open.pop(key, None)
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        pause = _POLL_S
+        while not self._stopping.wait(pause):
+            started = time.monotonic()
+            with self._lock:
+                due = [(key, *entry[:2]) for key, entry in self._open.items() if started - entry[2] > _MIN_AGE_S]
+            for key, stream, on_cancel in due:
+                self._check(key, stream, on_cancel)
+            spent = time.monotonic() - started
+            pause = min(max(_POLL_S, spent / _MAX_POLL_SHARE), _MAX_PAUSE_S)
+
+    def _check(self, key: int, stream: ResponseStream, on_cancel: Callable[[], None]) -> None:
+        try:
+            cancelled = stream.is_cancelled()
+        except Exception:
+            logger.exception("the state of a request could not be asked for")
+            return
+        if cancelled:
+            self.forget(key)
+            on_cancel()

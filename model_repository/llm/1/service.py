@@ -1,0 +1,141 @@
+"""The model's life: start, serve calls, stop. Owns the event loop on which everything but Triton's own calls runs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import msgspec
+
+from . import tensors
+from .engines.selection import Backend, select_backend
+from .errors import GenerationFailed, ModelError, RequestCancelled
+from .generation import Generator
+from .info import model_info
+from .logs import logger
+from .responder import CancellationWatcher, Outbox, ResponseStream
+from .rows import InferenceCall, Row
+from .settings import ModelSettings
+from .warmup import warm_up
+
+_STOP_TIMEOUT_S = 20.0
+
+
+class ModelService:
+    """Serves Triton's requests. ``submit`` is called by Triton's thread, never blocks and never raises."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        self._settings = settings
+        self._loop = _new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="event-loop", daemon=True)
+        self._outbox = Outbox()
+        self._cancellations = CancellationWatcher()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._backend: Backend | None = None
+        self._generator: Generator | None = None
+
+    def start(self) -> None:
+        """Load the model, start the engines, warm up. Raises :class:`StartupError`."""
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+
+    def submit(self, request: Any) -> None:
+        """Take one Triton request; its answer goes out through the request's response sender."""
+        stream = ResponseStream(request.get_response_sender(), self._outbox)
+        try:
+            if tensors.wants_info(request):
+                self._loop.call_soon_threadsafe(self._answer_info, stream)
+                return
+            call = tensors.read_call(request)
+        except ModelError as exc:
+            self._refuse(stream, exc)
+        except Exception:
+            logger.exception("a request could not be read")
+            self._refuse(stream, GenerationFailed("the request could not be read"))
+        else:
+            self._loop.call_soon_threadsafe(self._begin, call, stream)
+
+    def stop(self) -> None:
+        """End running calls with CANCELLED, then the engines, then the threads."""
+        try:
+            asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(timeout=_STOP_TIMEOUT_S)
+        except Exception:
+            logger.exception("the model did not stop in order")
+        self._cancellations.stop()
+        self._outbox.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=5)
+
+    async def _start(self) -> None:
+        backend = select_backend(self._settings)
+        self._backend = backend
+        await backend.pool.start()
+        generator = Generator(backend.pool, backend.tokenization, backend.max_model_len)
+        await warm_up(generator, self._settings)
+        self._generator = generator
+
+    async def _stop(self) -> None:
+        for task in list(self._calls):
+            task.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        if self._backend is not None:
+            await self._backend.pool.stop()
+
+    def _begin(self, call: InferenceCall, stream: ResponseStream) -> None:
+        task = self._loop.create_task(self._serve(call, stream))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        self._cancellations.watch(id(task), stream, lambda: self._cancel(task))
+        task.add_done_callback(lambda done: self._cancellations.forget(id(done)))
+
+    def _cancel(self, task: asyncio.Task[None]) -> None:
+        self._loop.call_soon_threadsafe(task.cancel)
+
+    async def _serve(self, call: InferenceCall, stream: ResponseStream) -> None:
+        """Answer one call; whatever happens, the stream is closed."""
+        assert self._generator is not None
+        rows_of_call = self._generator.run(call)
+        try:
+            async for rows in rows_of_call:
+                _send_rows(stream, rows, call)
+        except ModelError as exc:
+            _send_error(stream, exc)
+        except asyncio.CancelledError:
+            logger.info("request %s was cancelled", call.caller_id or "without id")
+            _send_error(stream, RequestCancelled("the request was cancelled"))
+        except Exception:
+            logger.exception("request %s failed", call.caller_id or "without id")
+            _send_error(stream, GenerationFailed("the model failed on this request"))
+        finally:
+            await rows_of_call.aclose()
+            stream.close()
+
+    def _answer_info(self, stream: ResponseStream) -> None:
+        assert self._backend is not None
+        info = msgspec.json.encode(model_info(self._settings, self._backend))
+        stream.send(lambda: tensors.build_info(info))
+        stream.close()
+
+    def _refuse(self, stream: ResponseStream, error: ModelError) -> None:
+        _send_error(stream, error)
+        stream.close()
+
+
+def _send_rows(stream: ResponseStream, rows: list[Row], call: InferenceCall) -> None:
+    stream.send(lambda: tensors.build_response(rows, call))
+
+
+def _send_error(stream: ResponseStream, error: ModelError) -> None:
+    told = error.detached()
+    stream.send(lambda: tensors.build_error(told))
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop where it is installed, as in vLLM's own server."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

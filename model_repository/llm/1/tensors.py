@@ -1,0 +1,151 @@
+"""Triton requests in, Triton responses out: the only file that knows tensors.
+
+``read_call`` checks a request's shape and the parameters shared by all rows; what is wrong with one row only
+(bad JSON of one conversation, say) is left to the row, so that a batch does not lose its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from . import parameters
+from .errors import InvalidArgument, ModelError
+from .parameters import SamplingParameters
+from .rows import OUTPUT_FLAGS, InferenceCall, OutputFlags, Row
+
+_INFO_PARAMETER = "info"
+
+
+def wants_info(request: Any) -> bool:
+    """Whether the request asks for the model's status instead of a generation (request parameter ``info``)."""
+    raw = request.parameters()
+    return bool(raw) and raw != "{}" and bool(_request_parameters(raw).get(_INFO_PARAMETER))
+
+
+def read_call(request: Any) -> InferenceCall:
+    """Decode one Triton request. Raises :class:`InvalidArgument` for what concerns the request as a whole."""
+    texts, chats = _strings(request, "text_input"), _strings(request, "messages")
+    if (texts is None) == (chats is None):
+        given = "both were given" if texts is not None else "neither was given"
+        raise InvalidArgument(f"exactly one of the inputs 'text_input' and 'messages' is needed, {given}")
+    inputs = texts if texts is not None else chats
+    assert inputs is not None
+    if not inputs:
+        raise InvalidArgument(f"'{'messages' if texts is None else 'text_input'}' is empty; at least one is needed")
+    stream = _flag(request, "stream") or False
+    return InferenceCall(
+        caller_id=request.request_id(),
+        inputs=inputs,
+        is_chat=texts is None,
+        params=_read_parameters(request, len(inputs)),
+        stream=stream,
+        partial=_flag(request, "partial") or False,
+        echo_input=_echo_input(request, stream, is_chat=texts is None),
+        flags=OutputFlags(*(_flag(request, name) or False for name in OUTPUT_FLAGS)),
+    )
+
+
+def _echo_input(request: Any, stream: bool, *, is_chat: bool) -> bool:
+    """Whether the prompt goes before the completion: the default for unstreamed ``text_input``, as NVIDIA's."""
+    exclude = _flag(request, "exclude_input_in_output")
+    if exclude is None:
+        return not stream and not is_chat
+    if stream and not exclude:
+        raise InvalidArgument("'exclude_input_in_output' has value false. With 'stream' only true is allowed")
+    return not exclude
+
+
+def _read_parameters(request: Any, rows: int) -> list[SamplingParameters | InvalidArgument]:
+    """One item a row; an item that is wrong in a list of N is that row's error, a shared one is the request's."""
+    items = _strings(request, "sampling_parameters")
+    if items is None:
+        raw = request.parameters()
+        fields = _request_parameters(raw) if raw and raw != "{}" else {}
+        return [parameters.from_mapping(fields, "request parameters")] * rows
+    if len(items) not in (1, rows):
+        raise InvalidArgument(f"'sampling_parameters' has {len(items)} items; allowed are 1 or {rows}, one a prompt")
+    if len(items) == 1:
+        return [parameters.parse(items[0])] * rows
+    return [_parse_row(item) for item in items]
+
+
+def _parse_row(item: bytes) -> SamplingParameters | InvalidArgument:
+    try:
+        return parameters.parse(item)
+    except InvalidArgument as exc:
+        return InvalidArgument(exc.message)  # as data, without a traceback
+
+
+def _request_parameters(raw: str) -> dict[str, Any]:
+    """Triton hands request parameters over as one JSON object."""
+    return dict(parameters.decode_json(raw.encode(), "request parameters"))
+
+
+def _strings(request: Any, name: str) -> list[bytes] | None:
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    return None if tensor is None else _as_list(tensor, name)
+
+
+def _as_list(tensor: Any, name: str) -> list[bytes]:
+    array = tensor.as_numpy()
+    if array.ndim != 1:
+        raise InvalidArgument(f"'{name}' has shape {list(array.shape)}; allowed is [N]")
+    items: list[bytes] = array.tolist()
+    return items
+
+
+def _flag(request: Any, name: str) -> bool | None:
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    if tensor is None:
+        return None
+    array = tensor.as_numpy().reshape(-1)
+    if array.size != 1:
+        raise InvalidArgument(f"'{name}' has shape {list(tensor.as_numpy().shape)}; allowed is [1]")
+    return bool(array[0])
+
+
+def build_response(rows: Sequence[Row], call: InferenceCall) -> Any:
+    """Encode finished rows, or streamed pieces of rows, as one response."""
+    tensors = [
+        _bytes_tensor("text_output", [row.text.encode("utf-8", "replace") for row in rows]),
+        pb_utils.Tensor("index", np.array([row.index for row in rows], dtype=np.uint32)),
+    ]
+    if call.reports_row_errors:
+        tensors.append(_bytes_tensor("error", [row.error_json() for row in rows]))
+    flags = call.flags
+    if flags.finish_reason:
+        tensors.append(_bytes_tensor("finish_reason", [row.finish_reason.encode() for row in rows]))
+    if flags.cumulative_logprob:
+        values = [row.cumulative_logprob for row in rows]
+        tensors.append(pb_utils.Tensor("cumulative_logprob", np.array(values, dtype=np.float32)))
+    if flags.logprobs:
+        tensors.append(_bytes_tensor("logprobs", [row.logprobs_json() for row in rows]))
+    if flags.num_input_tokens:
+        counts = [row.num_input_tokens for row in rows]
+        tensors.append(pb_utils.Tensor("num_input_tokens", np.array(counts, dtype=np.uint32)))
+    if flags.num_output_tokens:
+        counts = [row.num_output_tokens for row in rows]
+        tensors.append(pb_utils.Tensor("num_output_tokens", np.array(counts, dtype=np.uint32)))
+    if flags.token_ids:
+        tensors.append(_bytes_tensor("token_ids", [row.token_ids_json() for row in rows]))
+    return pb_utils.InferenceResponse(output_tensors=tensors)
+
+
+def build_info(info_json: bytes) -> Any:
+    """Encode the answer to a request for the model's status."""
+    index = pb_utils.Tensor("index", np.zeros(1, dtype=np.uint32))
+    return pb_utils.InferenceResponse(output_tensors=[_bytes_tensor("text_output", [info_json]), index])
+
+
+def build_error(error: ModelError) -> Any:
+    """Encode the error of a whole request with Triton's code for it."""
+    code = getattr(pb_utils.TritonError, error.code, pb_utils.TritonError.INTERNAL)
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error), code))
+
+
+def _bytes_tensor(name: str, values: list[bytes]) -> Any:
+    return pb_utils.Tensor(name, np.array(values, dtype=np.object_))
