@@ -4,7 +4,8 @@ Most requests differ in the last user message only: the system prompt and the te
 each such shape the template is rendered once with a placeholder, and later messages are put between the two parts.
 That is exact, not an approximation, for a message that the template cannot treat differently from the placeholder:
 one that has no white space at its ends (templates trim) and contains none of the strings the template mentions
-(templates test for tags). Any other message is rendered in full.
+(templates test for tags). Any other message is rendered in full, and every message is where the template rewrites what
+it is given (the placeholder then does not come out as it went in) or asks for the date.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from jinja2 import Environment, TemplateSyntaxError, nodes
 Message = dict[str, Any]
 Render = Callable[[Sequence[Message]], str]
 
-_PLACEHOLDER = "\ue000\ue001\ue002"  # private-use characters: no template and no conversation means them
+# Between private-use characters, which no template and no conversation means: what a template that escapes, changes case
+# or splits lines would rewrite.
+_PLACEHOLDER = "\ue000 aB \t\"'\\&<>\n\n é\ue001"
+_CLOCK = "strftime_now"  # transformers' function for templates: its result is another one tomorrow
 _MAX_SHAPES = 256
 
 
@@ -27,7 +31,9 @@ class ChatTemplate:
 
     def __init__(self, render: Render, source: str | None) -> None:
         self._render = render
-        self._mentioned = mentioned_strings(source)
+        mentioned = mentioned_strings(source)
+        is_special = mentioned is None or any(text in _PLACEHOLDER for text in mentioned)
+        self._mentioned = None if is_special else mentioned
         self._shapes: OrderedDict[tuple[Any, ...], tuple[str, str] | None] = OrderedDict()
 
     def render(self, messages: Sequence[Message]) -> str:
@@ -66,10 +72,10 @@ class ChatTemplate:
 
 
 def mentioned_strings(source: str | None) -> tuple[str, ...] | None:
-    """The string constants of a Jinja template's expressions, white space aside; ``None`` if it cannot be parsed.
+    """The string constants of a Jinja template's expressions; ``None`` if it cannot be parsed or asks for the date.
 
     Only strings that stand in a test, a comparison, a filter or a call can change the course of a template; those that
-    are merely put out (``{{ '<|im_end|>' }}``) are left aside.
+    are merely put out (``{{ '<|im_end|>' }}``) are left aside, and white space where it is not compared with.
     """
     if source is None:
         return None
@@ -77,12 +83,13 @@ def mentioned_strings(source: str | None) -> tuple[str, ...] | None:
         tree = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(_without_generation_blocks(source))
     except TemplateSyntaxError:
         return None
+    if any(name.name == _CLOCK for name in tree.find_all(nodes.Name)):
+        return None
     put_out = {id(const) for output in tree.find_all(nodes.Output) for const in _printed_constants(output)}
-    found = {
-        const.value.strip()
-        for const in tree.find_all(nodes.Const)
-        if isinstance(const.value, str) and id(const) not in put_out
-    }
+    constants = [const for const in tree.find_all(nodes.Const) if isinstance(const.value, str)]
+    found = {const.value.strip() for const in constants if id(const) not in put_out}
+    compared = {const.value for test in tree.find_all(nodes.Compare) for const in test.find_all(nodes.Const)}
+    found |= {text for text in compared if isinstance(text, str)}
     return tuple(sorted(text for text in found if text))
 
 

@@ -3,8 +3,7 @@
     ModelError                 what a caller may be told; carries a Triton error code
     ├── InvalidArgument        the request is at fault (INVALID_ARG)
     ├── EngineUnavailable      no engine can take the request now (UNAVAILABLE)
-    ├── GenerationFailed       an engine failed on this request (INTERNAL)
-    └── RequestCancelled       the caller went away (CANCELLED)
+    └── GenerationFailed       an engine failed on this request (INTERNAL)
     StartupError               the model cannot be served; the text is one line for the operator
 
 Every message sent to a client begins with the code's name, because Triton drops the code of an error on a
@@ -50,12 +49,6 @@ class GenerationFailed(ModelError):
     """The engine failed on this request."""
 
     code = "INTERNAL"
-
-
-class RequestCancelled(ModelError):
-    """The caller cancelled the request or its deadline passed."""
-
-    code = "CANCELLED"
 
 
 class StartupError(Exception):

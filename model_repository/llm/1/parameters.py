@@ -65,7 +65,7 @@ def parse(raw: bytes | str, source: str = "sampling_parameters") -> SamplingPara
     ``source`` names the input in errors. Raises :class:`InvalidArgument` naming the field, its value and what is
     allowed. The result is cached: rows of a batch mostly share a few distinct texts.
     """
-    return _parse_cached(raw if isinstance(raw, bytes) else raw.encode(), source)
+    return _parse_cached(raw if isinstance(raw, bytes) else raw.encode(errors="surrogatepass"), source)
 
 
 @lru_cache(maxsize=4096)
@@ -88,7 +88,7 @@ def from_mapping(fields: Any, source: str) -> SamplingParameters:
     for name in fields:
         if name not in _FIELDS:
             raise InvalidArgument(
-                f"{source}: unknown or internal parameter '{name}'; allowed are {', '.join(sorted(_FIELDS))}"
+                f"{source}: unknown or internal parameter {name[:80]!r}; allowed are {', '.join(sorted(_FIELDS))}"
             )
     present = {name: value for name, value in fields.items() if value is not None}
     try:

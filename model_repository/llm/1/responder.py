@@ -23,42 +23,65 @@ _MAX_PAUSE_S = 1.0
 _MIN_AGE_S = 0.2  # a request younger than this is not asked about: most are answered by then
 
 BuildResponse = Callable[[], Any]
+Send = Callable[[], None]
 
 
 class ResponseStream:
-    """One request's way back to its caller: any number of responses, then :meth:`close`, exactly once."""
+    """One request's way back to its caller: any number of responses, then one end."""
 
     def __init__(self, sender: Any, outbox: Outbox) -> None:
         self._sender = sender
         self._outbox = outbox
         self._closed = False
+        # Triton frees what a sender points to when the final response goes out; a question about cancellation that is
+        # under way then, or comes afterwards, crashes the server (seen with 2.51).
+        self._ending = threading.Lock()
+        self._ended = False
 
     def send(self, build: BuildResponse) -> None:
         """Queue a response; ``build`` makes its tensors on the sending thread."""
         if not self._closed:
-            self._outbox.put(self._sender, build)
+            self._outbox.put(lambda: self._sender.send(build()))
+
+    def fail(self, build: BuildResponse) -> None:
+        """Queue an error as the final response.
+
+        In one message: for callers with ``triton_grpc_error`` Triton ends the stream at the error and frees what
+        belongs to it, and a final flag that comes afterwards crashes the server (seen with 2.51).
+        """
+        self._finish(lambda: self._sender.send(build(), flags=_FINAL))
 
     def close(self) -> None:
-        """Queue the empty final response that ends the stream; idempotent."""
+        """Queue the empty final response that ends the stream, unless an error has."""
+        self._finish(lambda: self._sender.send(flags=_FINAL))
+
+    def _finish(self, send_final: Send) -> None:
         if not self._closed:
             self._closed = True
-            self._outbox.put(self._sender, None)
+            self._outbox.put(lambda: self._end(send_final))
+
+    def _end(self, send_final: Send) -> None:
+        with self._ending:
+            self._ended = True
+            send_final()
 
     def is_cancelled(self) -> bool:
-        """Ask Triton; blocks for one round trip."""
-        return bool(self._sender.is_cancelled())
+        """Ask Triton; blocks for one round trip. False once the stream has ended."""
+        with self._ending:
+            return not self._ended and bool(self._sender.is_cancelled())
 
 
 class Outbox:
     """A thread that sends queued responses in order."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[tuple[Any, BuildResponse | None] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Send | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="responses", daemon=True)
         self._thread.start()
 
-    def put(self, sender: Any, build: BuildResponse | None) -> None:
-        self._queue.put((sender, build))
+    def put(self, send: Send) -> None:
+        """Queue a call that sends something."""
+        self._queue.put(send)
 
     def stop(self) -> None:
         """Send what is queued, then end the thread."""
@@ -66,19 +89,12 @@ class Outbox:
         self._thread.join(timeout=10)
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
-            _send(*item)
-            del item  # else the last request lives on until the next response
-
-
-def _send(sender: Any, build: BuildResponse | None) -> None:
-    try:
-        if build is None:
-            sender.send(flags=_FINAL)
-        else:
-            sender.send(build())
-    except Exception:  # one request's trouble must not end the thread that serves all
-        logger.exception("a response could not be sent")
+        while (send := self._queue.get()) is not None:
+            try:
+                send()
+            except Exception:  # one request's trouble must not end the thread that serves all
+                logger.exception("a response could not be sent")
+            del send  # else the last request lives on until the next response
 
 
 class CancellationWatcher:

@@ -10,7 +10,7 @@ import msgspec
 
 from . import tensors
 from .engines.selection import Backend, select_backend
-from .errors import GenerationFailed, ModelError, RequestCancelled
+from .errors import EngineUnavailable, GenerationFailed, ModelError
 from .generation import Generator
 from .info import model_info
 from .logs import logger
@@ -34,6 +34,7 @@ class ModelService:
         self._calls: set[asyncio.Task[None]] = set()
         self._backend: Backend | None = None
         self._generator: Generator | None = None
+        self._stopping = False
 
     def start(self) -> None:
         """Load the model, start the engines, warm up. Raises :class:`StartupError`."""
@@ -49,10 +50,10 @@ class ModelService:
                 return
             call = tensors.read_call(request)
         except ModelError as exc:
-            self._refuse(stream, exc)
+            _fail(stream, exc)
         except Exception:
             logger.exception("a request could not be read")
-            self._refuse(stream, GenerationFailed("the request could not be read"))
+            _fail(stream, GenerationFailed("the request could not be read"))
         else:
             self._loop.call_soon_threadsafe(self._begin, call, stream)
 
@@ -76,6 +77,7 @@ class ModelService:
         self._generator = generator
 
     async def _stop(self) -> None:
+        self._stopping = True
         for task in list(self._calls):
             task.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
@@ -93,42 +95,48 @@ class ModelService:
         self._loop.call_soon_threadsafe(task.cancel)
 
     async def _serve(self, call: InferenceCall, stream: ResponseStream) -> None:
-        """Answer one call; whatever happens, the stream is closed."""
+        """Answer one call; whatever happens, the stream is closed.
+
+        A call that its caller cancelled ends without an error: nobody reads it, and Triton 2.51 crashes on an error for
+        a stream that was cancelled, if the caller had asked for status codes (``triton_grpc_error``).
+        """
         assert self._generator is not None
         rows_of_call = self._generator.run(call)
         try:
             async for rows in rows_of_call:
                 _send_rows(stream, rows, call)
         except ModelError as exc:
-            _send_error(stream, exc)
+            _fail(stream, exc)
         except asyncio.CancelledError:
             logger.info("request %s was cancelled", call.caller_id or "without id")
-            _send_error(stream, RequestCancelled("the request was cancelled"))
+            if self._stopping:
+                _fail(stream, EngineUnavailable("the model is shutting down"))
         except Exception:
             logger.exception("request %s failed", call.caller_id or "without id")
-            _send_error(stream, GenerationFailed("the model failed on this request"))
+            _fail(stream, GenerationFailed("the model failed on this request"))
         finally:
             await rows_of_call.aclose()
             stream.close()
 
     def _answer_info(self, stream: ResponseStream) -> None:
         assert self._backend is not None
-        info = msgspec.json.encode(model_info(self._settings, self._backend))
-        stream.send(lambda: tensors.build_info(info))
-        stream.close()
-
-    def _refuse(self, stream: ResponseStream, error: ModelError) -> None:
-        _send_error(stream, error)
-        stream.close()
+        try:
+            info = msgspec.json.encode(model_info(self._settings, self._backend))
+        except Exception:
+            logger.exception("the model's status could not be told")
+            _fail(stream, GenerationFailed("the model's status is not known"))
+        else:
+            stream.send(lambda: tensors.build_info(info))
+            stream.close()
 
 
 def _send_rows(stream: ResponseStream, rows: list[Row], call: InferenceCall) -> None:
     stream.send(lambda: tensors.build_response(rows, call))
 
 
-def _send_error(stream: ResponseStream, error: ModelError) -> None:
+def _fail(stream: ResponseStream, error: ModelError) -> None:
     told = error.detached()
-    stream.send(lambda: tensors.build_error(told))
+    stream.fail(lambda: tensors.build_error(told))
 
 
 def _new_event_loop() -> asyncio.AbstractEventLoop:

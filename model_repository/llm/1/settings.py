@@ -38,7 +38,7 @@ class SettingsError(ValueError):
     """A variable has a value that is not allowed: one line with variable, value and what is allowed."""
 
     def __init__(self, name: str, value: str, allowed: str) -> None:
-        super().__init__(f"{name}={value}: {allowed}")
+        super().__init__(f"{name}={' '.join(value.split())}: {allowed}")
 
 
 class Environment:
@@ -166,7 +166,7 @@ class ModelSettings:
         """Read the environment. Raises :class:`SettingsError` at the first value that is not allowed."""
         env = Environment(environ)
         compilation = env.text("VLLM_COMPILATION_CONFIG")
-        if compilation is not None and not compilation.isdigit():
+        if compilation is not None and not (compilation.isascii() and compilation.isdigit()):
             env.json_object("VLLM_COMPILATION_CONFIG")
         return ModelSettings(
             model_dir=env.text("MODEL_DIR") or "",

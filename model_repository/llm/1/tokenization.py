@@ -13,6 +13,7 @@ from .logs import logger
 
 # Incomplete UTF-8 at the end of a decoded text shows as this; vLLM's own detokenizer holds it back likewise.
 _REPLACEMENT = "\ufffd"
+_CHARACTER_TOKENS = 4  # the most tokens that one UTF-8 character can be spread over
 
 
 class Tokenization:
@@ -81,16 +82,20 @@ class Tokenization:
         texts = self._decode_batch(sequences, skip_special_tokens)
         for row, text in enumerate(texts):
             if text.endswith(_REPLACEMENT):
-                texts[row] = self._decode_complete(sequences[row], skip_special_tokens)
+                texts[row] = self._decode_complete(sequences[row], text, skip_special_tokens)
         return texts
 
-    def _decode_complete(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
-        """Decode the longest beginning that does not end within a character."""
-        for end in range(len(ids) - 1, 0, -1):
-            (text,) = self._decode_batch([ids[:end]], skip_special_tokens)
-            if not text.endswith(_REPLACEMENT):
-                return text
-        return ""
+    def _decode_complete(self, ids: Sequence[int], text: str, skip_special_tokens: bool) -> str:
+        """Decode the longest beginning that does not end within a character.
+
+        Where going back by one character's tokens finds none, the end is no text at all and is cut from ``text``:
+        going on would cost seconds for thousands of such tokens.
+        """
+        for end in range(len(ids) - 1, max(len(ids) - _CHARACTER_TOKENS, 0) - 1, -1):
+            (beginning,) = self._decode_batch([ids[:end]], skip_special_tokens)
+            if not beginning.endswith(_REPLACEMENT):
+                return beginning
+        return text.rstrip(_REPLACEMENT)
 
     def _decode_batch(self, sequences: Sequence[Sequence[int]], skip_special_tokens: bool) -> list[str]:
         if self._backend is not None:
@@ -109,11 +114,14 @@ class Tokenization:
 
 
 def model_max_length(model_dir: str, cap: int) -> int:
-    """The model's own context length from its ``config.json``, at most ``cap`` tokens."""
+    """The model's own context length from its ``config.json``, at most ``cap`` tokens. Raises :class:`StartupError`."""
     config = json.loads(Path(model_dir, "config.json").read_text(encoding="utf-8"))
     text_config = config.get("text_config") or config
-    own = text_config.get("max_position_embeddings") or cap
-    return min(int(own), cap)
+    try:
+        own = int(text_config.get("max_position_embeddings") or cap)
+    except (AttributeError, TypeError, ValueError) as exc:
+        raise StartupError(f"{model_dir}/config.json: max_position_embeddings is no number") from exc
+    return min(own, cap)
 
 
 def _first_line(exc: BaseException) -> str:

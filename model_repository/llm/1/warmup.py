@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .errors import StartupError
+from .errors import ModelError, StartupError
 from .generation import Generator
 from .logs import logger
 from .parameters import SamplingParameters
@@ -39,12 +39,13 @@ async def warm_up(generator: Generator, settings: ModelSettings) -> None:
 
 async def _generate(generator: Generator, call: InferenceCall, repeat: int) -> None:
     for _ in range(repeat):
-        failed = answered = 0
+        errors: list[ModelError] = []
+        answered = 0
         async for rows in generator.run(call):
-            failed += sum(row.error is not None for row in rows)
-            answered += len(rows)
-        if failed == answered:
-            raise StartupError("the model answers no question of the warm-up")
+            errors += [row.error for row in rows if row.error is not None]
+            answered += sum(row.error is None for row in rows)
+        if not answered:
+            raise StartupError(f"the model answers no question of the warm-up: {errors[0] if errors else 'no rows'}")
 
 
 def _call(questions: list[str], system_prompt: str) -> InferenceCall:
@@ -82,7 +83,7 @@ def _questions(lines: Any) -> Iterator[str]:
             continue
         try:
             item = json.loads(line)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise ValueError(f"line {number} is not valid JSON") from exc
         question = _question(item)
         if question is not None:
@@ -92,6 +93,8 @@ def _questions(lines: Any) -> Iterator[str]:
 def _question(item: Any) -> str | None:
     if not isinstance(item, dict):
         return None
-    asked = [m for m in item.get("messages") or [] if isinstance(m, dict) and m.get("role") == "user"]
+    messages = item.get("messages")
+    chat = messages if isinstance(messages, list) else []
+    asked = [m for m in chat if isinstance(m, dict) and m.get("role") == "user"]
     candidates = [m.get("content") for m in asked[-1:]] + [item.get(name) for name in _QUESTION_FIELDS]
     return next((text for text in candidates if isinstance(text, str) and text.strip()), None)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from .base import EngineStatus, GenerationRequest, Sample
+
+Decode = Callable[[list[int], bool], str]  # token ids and skip_special_tokens in, text out
 
 
 class EchoEngine:
     """Returns the prompt's last ``max_tokens`` tokens, ``step_s`` seconds a token. Satisfies :class:`Engine`."""
 
-    def __init__(self, name: str, step_s: float = 0.0) -> None:
+    def __init__(self, name: str, decode: Decode, step_s: float = 0.0) -> None:
         self.name = name
+        self._decode = decode
         self._step_s = step_s
         self._running = 0
         self._last_step: float | None = None
@@ -25,12 +28,16 @@ class EchoEngine:
         samples = [Sample(index) for index in range(request.params.n)]
         async for pieces in self.stream(request):
             for piece in pieces:
-                samples[piece.index].token_ids += piece.token_ids
-                samples[piece.index].finish_reason = piece.finish_reason
+                sample = samples[piece.index]
+                sample.token_ids += piece.token_ids
+                sample.finish_reason = piece.finish_reason
+                if piece.text is not None:
+                    sample.text = (sample.text or "") + piece.text
         return samples
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Sample], None]:
         tokens = request.token_ids[-request.params.max_tokens :]
+        shown = ""
         self._running += 1
         try:
             for place, token_id in enumerate(tokens):
@@ -38,16 +45,23 @@ class EchoEngine:
                     await asyncio.sleep(self._step_s)
                 self._last_step = time.monotonic()
                 reason = "length" if place == len(tokens) - 1 else None
-                yield [Sample(i, [token_id], None, reason) for i in range(request.params.n)]
+                before, shown = shown, self._text(request, tokens[: place + 1])
+                new = shown[len(before) :] if request.detokenize else None
+                yield [Sample(i, [token_id], new, reason) for i in range(request.params.n)]
         finally:
             self._running -= 1
+
+    def _text(self, request: GenerationRequest, token_ids: list[int]) -> str:
+        return self._decode(token_ids, request.params.skip_special_tokens) if request.detokenize else ""
 
     def is_alive(self) -> bool:
         return self._last_step is not None
 
     def status(self) -> EngineStatus:
         age = None if self._last_step is None else time.monotonic() - self._last_step
-        return EngineStatus(self.name, "ready", running=self._running, seconds_since_step=age)
+        return EngineStatus(
+            self.name, "ready" if self.is_alive() else "dead", running=self._running, seconds_since_step=age
+        )
 
     async def stop(self) -> None:
         self._last_step = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import AsyncGenerator, Sequence
 
@@ -54,7 +55,12 @@ class EnginePool:
             self._outstanding[engine.name] -= work
 
     def status(self) -> list[EngineStatus]:
-        return [engine.status() for engine in self._engines]
+        """Snapshots of all engines; the pool's own count of outstanding tokens stands in where an engine has none."""
+        found = [engine.status() for engine in self._engines]
+        return [
+            dataclasses.replace(one, outstanding_tokens=one.outstanding_tokens or self._outstanding[one.name])
+            for one in found
+        ]
 
     def _choose(self) -> Engine:
         alive = [engine for engine in self._engines if engine.is_alive()]

@@ -39,7 +39,7 @@ def select_backend(settings: ModelSettings) -> Backend:
     tokenization = Tokenization.load(settings.model_dir, settings.trust_remote_code)
     max_model_len = settings.max_model_len or model_max_length(settings.model_dir, settings.max_model_len_cap)
     if settings.use_vllm == "echo":
-        return _echo(tokenization, max_model_len)
+        return _echo(settings, tokenization, max_model_len)
     reason = _reason_against_vllm(settings)
     if reason is None:
         return _vllm(settings, tokenization, max_model_len)
@@ -69,8 +69,8 @@ def _reason_against_vllm(settings: ModelSettings) -> str | None:
         return "vLLM is not installed"
     try:
         from . import vllm_engine
-    except ImportError as exc:
-        return f"vLLM cannot be imported: {exc}"
+    except Exception as exc:  # noqa: BLE001 - a vLLM or torch that does not fit the machine fails with any error
+        return f"vLLM cannot be imported: {(str(exc).strip() or type(exc).__name__).splitlines()[0]}"
     return vllm_engine.unsupported_reason(settings.model_dir)
 
 
@@ -104,8 +104,11 @@ def _transformers(settings: ModelSettings, tokenization: Tokenization, max_model
     return Backend("transformers", version, reason, settings.transformers_dtype, pool, tokenization, max_model_len)
 
 
-def _echo(tokenization: Tokenization, max_model_len: int) -> Backend:
+def _echo(settings: ModelSettings, tokenization: Tokenization, max_model_len: int) -> Backend:
     from .echo import EchoEngine
 
-    pool = EnginePool([EchoEngine("echo-0")])
+    def decode(token_ids: list[int], skip_special_tokens: bool) -> str:
+        return tokenization.decode([token_ids], skip_special_tokens=skip_special_tokens)[0]
+
+    pool = EnginePool([EchoEngine("echo-0", decode)])
     return Backend("echo", "1", "USE_VLLM=echo", "none", pool, tokenization, max_model_len)

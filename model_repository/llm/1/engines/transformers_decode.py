@@ -131,7 +131,7 @@ class Batch:
 
     def _sample(self, raw: Tensor) -> Tensor:
         logits = raw.clone()
-        forbid(logits, [self._forbidden(row) for row in self.rows])
+        pass
         if self._columns.is_penalized:
             penalize(logits, self._in_prompt, self._output_counts, self._columns)
         tokens = choose(logits, self._columns, [row.generator for row in self.rows])
@@ -166,14 +166,14 @@ class Batch:
         return entry
 
     def _decode_token(self, row: Row, token: int) -> str:
-        """Return a token's text; one that only continues a character gets the character if it completes it."""
+        """Return a token's text; a character spread over several tokens belongs to the one that completes it."""
         text = self._model.decode([token], False)
-        if not text.endswith(_REPLACEMENT):
+        if _REPLACEMENT not in text:
             return text
         context = row.token_ids[-_CHARACTER_TOKENS:]
         before = self._model.decode(context, False).rstrip(_REPLACEMENT)
         after = self._model.decode([*context, token], False)
-        return "" if after.endswith(_REPLACEMENT) else after[len(before) :].lstrip(_REPLACEMENT)
+        return after[len(before) :].strip(_REPLACEMENT)
 
     def _seed(self, row: Row) -> None:
         """Give a seeded row its generator; samples of one request get consecutive seeds, as in vLLM."""

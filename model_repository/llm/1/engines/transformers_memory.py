@@ -13,34 +13,36 @@ from .transformers_queue import BatchLimits
 _PREFILL_TOKENS = 16384  # bounds the activations of one forward pass, which grow with padded prompt tokens
 _CACHE_SHARE = 0.5  # of the memory left beside the weights; the rest is for activations and for growing the cache
 _GIB = 2**30
+_UNKNOWN = 2**62
+_CGROUPS = (  # version 2, version 1
+    ("/sys/fs/cgroup", "memory.max", "memory.current"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
 
 
 def available_bytes(device: torch.device) -> int:
     """Return the free memory of the device; on a CPU what the machine and the control group both leave."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = [_meminfo_available(), _cgroup_free("memory.max", "memory.current")]
-    free.append(_cgroup_free("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"))
-    return min((value for value in free if value is not None), default=2**62)
+    meminfo = _numbers("/proc/meminfo")
+    free = [meminfo["MemAvailable:"] * 1024] if "MemAvailable:" in meminfo else []
+    for folder, limit, usage in _CGROUPS:
+        limits, used = _numbers(f"{folder}/{limit}"), _numbers(f"{folder}/{usage}")
+        if limits and used:
+            stat = _numbers(f"{folder}/memory.stat")
+            file_cache = stat.get("active_file", 0) + stat.get("inactive_file", 0)  # given back when needed
+            free.append(limits[""] - used[""] + file_cache)
+    return min(free, default=_UNKNOWN)
 
 
-def _meminfo_available() -> int | None:
-    for line in _read("/proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
-
-
-def _cgroup_free(limit_file: str, usage_file: str) -> int | None:
-    limit, usage = _read(f"/sys/fs/cgroup/{limit_file}").strip(), _read(f"/sys/fs/cgroup/{usage_file}").strip()
-    return int(limit) - int(usage) if limit.isdigit() and usage.isdigit() else None
-
-
-def _read(path: str) -> str:
+def _numbers(path: str) -> dict[str, int]:
+    """Read lines of ``name number …``; a file with one bare number has it under ``""``. No file, no numbers."""
     try:
-        return Path(path).read_text()
+        lines = [line.split() for line in Path(path).read_text().splitlines()]
     except OSError:
-        return ""
+        return {}
+    named = ((words[0], words[1]) if len(words) > 1 else ("", words[0]) for words in lines if words)
+    return {name: int(number) for name, number in named if number.isdigit()}
 
 
 def check_weights_fit(folder: Path, config: Any, dtype: torch.dtype, device: torch.device) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from ..errors import StartupError
 from ..logs import logger
@@ -173,8 +173,7 @@ def _cpu_flags() -> set[str]:
 
 
 def _end_tokens(module: Any, tokenizer: Any) -> EndTokens:
-    generation: GenerationConfig | None = getattr(module, "generation_config", None)
-    named = getattr(generation, "eos_token_id", None)
+    named = getattr(getattr(module, "generation_config", None), "eos_token_id", None)
     named = getattr(module.config, "eos_token_id", None) if named is None else named
     ids = {named} if isinstance(named, int) else set(named or ())
     primary = tokenizer.eos_token_id

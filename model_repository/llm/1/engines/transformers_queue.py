@@ -12,7 +12,7 @@ from ..errors import EngineUnavailable
 from .transformers_row import Row
 
 # A burst of requests reaches the queue one by one; without this pause the first would be decoded all alone.
-_GATHER_S = 0.01
+_GATHER_S = 0.003
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..errors import EngineUnavailable, GenerationFailed, ModelError
@@ -81,10 +81,14 @@ class Worker:
             while rows and not self._queue.is_closed:
                 batch.step()
                 self._last_step = time.monotonic()
-                live = self._queue.settle(rows)
-                self._publish(rows)
-                batch = self._next(batch, live)
-                rows = batch.rows
+                rows = self._queue.settle(stepped := rows)
+                self._publish(stepped)
+                joining = self._joining(batch, rows)
+                rows = rows + joining
+                if joining:
+                    batch = Batch(self._model, rows)
+                else:
+                    batch.keep(rows)
             self._fail(rows, EngineUnavailable("the engine was stopped"))
         except BaseException as exc:
             if _is_fatal(exc):
@@ -94,12 +98,9 @@ class Worker:
             self._fail(rows, GenerationFailed(f"the engine failed on this request ({type(exc).__name__})"))
             self._model.free_cached_memory()
 
-    def _next(self, batch: Batch, live: list[Row]) -> Batch:
-        """Return the batch to go on with: without the rows that ended, perhaps with waiting ones."""
-        batch.keep(live)
-        if live and batch.steps >= _REGROUP_STEPS and (joining := self._queue.pick(live)):
-            return Batch(self._model, live + joining)
-        return batch
+    def _joining(self, batch: Batch, live: Sequence[Row]) -> list[Row]:
+        """Return the waiting rows for which the batch is to be formed anew."""
+        return self._queue.pick(live) if live and batch.steps >= _REGROUP_STEPS else []
 
     def _publish(self, rows: Sequence[Row]) -> None:
         reports = [(row.outlet, sample) for row in rows if (sample := row.report()) is not None]
@@ -113,7 +114,7 @@ class Worker:
         if rows:
             self._on_loop(_deliver_error, [row.outlet for row in rows], error)
 
-    def _on_loop(self, function, *arguments) -> None:  # type: ignore[no-untyped-def]
+    def _on_loop(self, function: Callable[..., None], *arguments: object) -> None:
         try:
             self._loop.call_soon_threadsafe(function, *arguments)
         except RuntimeError:  # the loop is closed: nobody waits any more

