@@ -58,7 +58,7 @@ class ModelService:
             self._loop.call_soon_threadsafe(self._begin, call, stream)
 
     def stop(self) -> None:
-        """End running calls with CANCELLED, then the engines, then the threads."""
+        """End running calls with UNAVAILABLE, then the engines, then the threads."""
         try:
             asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(timeout=_STOP_TIMEOUT_S)
         except Exception:

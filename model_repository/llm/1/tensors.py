@@ -65,6 +65,7 @@ def _read_parameters(request: Any, rows: int) -> list[SamplingParameters | Inval
     if items is None:
         raw = request.parameters()
         fields = _request_parameters(raw) if raw and raw != "{}" else {}
+        fields.pop(_INFO_PARAMETER, None)
         return [parameters.from_mapping(fields, "request parameters")] * rows
     if len(items) not in (1, rows):
         raise InvalidArgument(f"'sampling_parameters' has {len(items)} items; allowed are 1 or {rows}, one a prompt")

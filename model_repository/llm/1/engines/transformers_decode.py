@@ -131,7 +131,7 @@ class Batch:
 
     def _sample(self, raw: Tensor) -> Tensor:
         logits = raw.clone()
-        pass
+        forbid(logits, [self._forbidden(row) for row in self.rows])
         if self._columns.is_penalized:
             penalize(logits, self._in_prompt, self._output_counts, self._columns)
         tokens = choose(logits, self._columns, [row.generator for row in self.rows])
