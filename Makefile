@@ -1,0 +1,60 @@
+# make help lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help venv venv-dev serve test lint format lock clean
+
+PYTHON ?=
+ACCELERATOR ?= auto
+
+# Tests get a small environment of their own, so that no MODEL_ID or PORT of the caller's shell changes what they test.
+# Kept is what names places, tools and the way to the network, and what CI systems and terminals set.
+TEST_KEEPS := PATH HOME USER SHELL TERM LANG LC_ALL TMPDIR XDG_CACHE_HOME CI NO_COLOR FORCE_COLOR SHARED_DIR PYTEST_ADDOPTS \
+	http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR \
+	LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES
+TESTS := tests/unit tests/integration tests/e2e
+
+define run_tests
+	kept=(); for name in $(TEST_KEEPS); do if [ -n "$${!name+set}" ]; then kept+=("$$name=$${!name}"); fi; done; \
+	exec env -i "$${kept[@]}" .venv/bin/python -m pytest
+endef
+
+define prepare
+	python=$$(scripts/find_python.sh "$(PYTHON)") && "$$python" scripts/environment.py --accelerator "$(ACCELERATOR)"
+endef
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=…          the interpreter to make .venv with (CPython 3.11 or 3.12)"
+	@echo "  ACCELERATOR=…     cpu or cuda instead of what is found"
+	@echo "  MODEL_ID=… MODEL_DIR=…, and every other setting: from the environment, or from a file .env"
+
+venv: ## make .venv and install the pinned packages (skipped when done)
+	@$(prepare)
+
+venv-dev:
+	@$(prepare) --dev
+
+serve: venv ## fetch the model if needed and run the service in the foreground; Ctrl-C stops it
+	@exec .venv/bin/python scripts/env_file.py .env scripts/serve.sh
+
+test: venv-dev ## run the unit, integration and end-to-end tests
+	@$(run_tests) $(TESTS)
+
+lint: venv-dev ## check style (ruff) and types (mypy)
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@mkdir -p .lint && ln -sfn ../model_repository/llm/1 .lint/llm_model
+	@.venv/bin/mypy -p gateway -p runtime -p download -p scripts -p llm_model -m download_model
+
+format: venv-dev ## rewrite the sources in the project's style
+	@.venv/bin/ruff check --fix --quiet . || true
+	@.venv/bin/ruff format .
+
+lock: venv-dev ## resolve the pinned lists in requirements/ anew (UPGRADE=1 takes the newest versions)
+	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
+
+clean: ## remove .venv, caches and what the service assembled; models stay
+	rm -rf .venv .venv.lock .triton .lint .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,47 @@
+"""What every test may use: the model's modules under an importable name, and the optional shared test material."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+MODEL_VERSION_DIR = ROOT / "model_repository" / "llm" / "1"
+
+
+def _alias_model_folder() -> None:
+    """Make ``model_repository/llm/1`` importable as ``llm_model``: a folder named ``1`` is no Python identifier."""
+    package = ModuleType("llm_model")
+    package.__path__ = [str(MODEL_VERSION_DIR)]
+    sys.modules.setdefault("llm_model", package)
+
+
+_alias_model_folder()
+
+
+def _find_shared_dir() -> Path | None:
+    named = os.environ.get("SHARED_DIR", "").strip()
+    if named and not Path(named).is_dir():
+        raise pytest.UsageError(f"SHARED_DIR={named}: not a folder")  # a typing mistake must not skip tests
+    candidate = Path(named) if named else ROOT.parent / "shared"
+    return candidate.resolve() if candidate.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path | None:
+    """The folder of shared test material (``$SHARED_DIR``, else ``shared`` beside the project), if there is one."""
+    return _find_shared_dir()
+
+
+@pytest.fixture(scope="session")
+def course_qa_model(shared_dir: Path | None) -> Path:
+    """The model folder ``course-qa``. Skips only where there is no shared folder at all."""
+    if shared_dir is None:
+        pytest.skip("no shared test material: set SHARED_DIR or put `shared` beside the project")
+    folder = shared_dir / "models" / "course-qa"
+    assert (folder / "config.json").is_file(), f"{folder} is missing or incomplete"
+    return folder

