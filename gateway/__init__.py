@@ -1,0 +1,1 @@
+"""The HTTP process: routes, answer policy, Triton client. Imports neither torch nor vLLM nor transformers."""

@@ -1,0 +1,1 @@
+"""The answer policy of ``/predict``: question → messages and sampling parameters; text → answer. Pure functions."""

@@ -1,0 +1,120 @@
+"""The way of one ``/predict`` request behind its route: places, messages and budgets, generation, answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gateway.admission import Admission
+from gateway.errors import BadValue, GatewayError, NotReady
+from gateway.policy.answer import finish_answer
+from gateway.policy.budget import BudgetPolicy, Plan
+from gateway.policy.messages import SystemPrompt
+from gateway.policy.sampling import SamplingEncoder, SamplingOptions
+from gateway.settings import GatewaySettings
+from gateway.triton.generate import Generator
+from gateway.triton.upstreams import Upstreams
+from gateway.triton.wire import Completion, Conversations
+from gateway.turns import Turns
+
+_SLICE = 256  # prompts worked on before other work, such as GET /, may run on the event loop
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What one request asks: prompts, and the options for all of them."""
+
+    prompts: Sequence[str]
+    options: SamplingOptions
+    system_prompt: str | None = None
+    request_id: str = ""
+
+
+@dataclass
+class Prediction:
+    """One answer, or what went wrong, for each prompt, in order; and what it cost in tokens."""
+
+    answers: list[str | GatewayError]
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Predictor:
+    """Answers questions by the answer policy."""
+
+    def __init__(
+        self, settings: GatewaySettings, upstreams: Upstreams, system_prompt: SystemPrompt, turns: Turns
+    ) -> None:
+        self._settings = settings
+        self._upstreams = upstreams
+        self._system_prompt = system_prompt
+        self._turns = turns
+        self._budget = BudgetPolicy(settings.budget)
+        self._generator = Generator(upstreams)
+        self.admission = Admission(settings.limits)
+
+    async def predict(self, questions: Questions) -> Prediction:
+        """Answer all questions; cancelling stops their generation.
+
+        Raises:
+            BadValue, TooLarge, QueueFull: the request is refused as a whole.
+            NotReady: no model was ready within READY_TIMEOUT_S.
+        """
+        deadline = time.monotonic() + self._settings.limits.request_timeout_s
+        questions.options.check()
+        with self.admission.places(len(questions.prompts)):
+            asked = [place for place, prompt in enumerate(questions.prompts) if not _is_blank(prompt)]
+            answers: list[str | GatewayError] = [BadValue("the prompt is empty")] * len(questions.prompts)
+            prediction = Prediction(answers)
+            if asked:
+                plans, conversations = await self._prepare(questions, asked)
+                await self._wait_ready()
+                outcomes = await self._generator.generate(conversations, deadline)
+                await self._turns.take()  # many answers can come at once
+                for part in _slices(len(asked)):
+                    for i in part:
+                        answers[asked[i]] = self._finish(outcomes[i], plans[i], prediction)
+                    await _let_others_run(part, len(asked))
+            return prediction
+
+    async def _prepare(self, questions: Questions, asked: Sequence[int]) -> tuple[list[Plan], Conversations]:
+        messages = self._system_prompt.encoder(questions.system_prompt)
+        sampling = SamplingEncoder(self._settings.sampling, questions.options)
+        plans: list[Plan] = []
+        encoded: list[bytes] = []
+        for part in _slices(len(asked)):
+            for i in part:
+                prompt = questions.prompts[asked[i]]
+                plans.append(self._budget.plan(prompt, questions.options.max_new_tokens))
+                encoded.append(messages.encode(prompt))
+            await _let_others_run(part, len(asked))
+        parameters = [sampling.encode(plan.max_tokens) for plan in plans]
+        return plans, Conversations(encoded, parameters, questions.request_id)
+
+    async def _wait_ready(self) -> None:
+        limits = self._settings.limits
+        if not await self._upstreams.wait_ready(min(limits.ready_timeout_s, limits.request_timeout_s)):
+            raise NotReady(f"the model is {self._upstreams.state}")
+
+    def _finish(self, outcome: Completion | GatewayError, plan: Plan, prediction: Prediction) -> str | GatewayError:
+        if isinstance(outcome, GatewayError):
+            return outcome
+        prediction.prompt_tokens += outcome.num_input_tokens
+        prediction.completion_tokens += outcome.num_output_tokens
+        return finish_answer(outcome.text, plan, self._settings.answer)
+
+
+def _is_blank(prompt: str) -> bool:
+    return not prompt or prompt.isspace()
+
+
+def _slices(total: int) -> Iterator[range]:
+    for start in range(0, total, _SLICE):
+        yield range(start, min(start + _SLICE, total))
+
+
+async def _let_others_run(part: range, total: int) -> None:
+    if part.stop < total:
+        await asyncio.sleep(0)

@@ -1,0 +1,1 @@
+"""HTTP routes: they check the shape of a request, hand it on and shape the answer."""

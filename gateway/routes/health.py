@@ -1,0 +1,46 @@
+"""Health: the evaluator's ``GET /``, and live and ready for everybody else. None of them waits for anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from gateway.errors import NotReady
+from gateway.triton.upstreams import Upstreams
+
+_NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "The model is warming up or recovering"}}
+
+
+def health_routes(upstreams: Upstreams, *, batch_mode: bool) -> APIRouter:
+    """The three routes, answering from the state that the probes keep."""
+    router = APIRouter()
+    ready_word = "batch" if batch_mode else "ok"
+
+    @router.get("/", responses=_NOT_READY)
+    async def health() -> Response:
+        """Whether the service answers questions: `ok` (or `batch`), `warming`, `recovering`."""
+        return _status(upstreams, ready_word)
+
+    @router.get("/health/live")
+    async def live() -> Response:
+        """The process is up."""
+        return _json(200, "live")
+
+    @router.get("/health/ready", responses=_NOT_READY)
+    async def ready() -> Response:
+        """The model has answered lately."""
+        return _status(upstreams, "ready")
+
+    return router
+
+
+def _status(upstreams: Upstreams, ready_word: str) -> Response:
+    state = upstreams.state
+    return _json(200, ready_word) if state == "ready" else _json(503, state)
+
+
+def _json(status: int, word: str) -> Response:
+    headers = {"Retry-After": str(NotReady.retry_after_s)} if status == NotReady.status else None
+    return Response(b'{"status":"%s"}' % word.encode(), status, headers, media_type="application/json")

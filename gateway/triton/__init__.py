@@ -1,0 +1,1 @@
+"""The way to Triton: wire format, one stream a request, readiness, retries."""

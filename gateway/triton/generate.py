@@ -1,0 +1,129 @@
+"""Generation: one Triton request for a batch, finished rows kept, only missing ones sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from gateway.errors import DeadlineExceeded, GatewayError, ModelFailed, UpstreamUnavailable
+from gateway.triton.client import error_of_model
+from gateway.triton.upstreams import Upstream, Upstreams
+from gateway.triton.wire import Completion, Conversations, RowError, WireError, decode_rows, encode_request
+
+logger = logging.getLogger(__name__)
+
+MAX_ROWS = 2048  # rows of one Triton request: Python's backend moves them through shared memory
+_ATTEMPTS = 3  # a prompt that takes the model down each time must not do so for ever
+
+Outcome = Completion | GatewayError
+Outcomes = list["Outcome | None"]
+
+
+class Generator:
+    """Answers conversations with whichever Triton is ready."""
+
+    def __init__(self, upstreams: Upstreams) -> None:
+        self._upstreams = upstreams
+
+    async def generate(self, conversations: Conversations, deadline: float) -> list[Outcome]:
+        """Return a completion, or what went wrong, for each conversation, in order.
+
+        ``deadline`` (``time.monotonic``) ends the wait: what is finished by then is returned. Cancelling stops the
+        generation. Rows that were lost with their Triton are sent again when one is ready.
+        """
+        rows = range(len(conversations.messages))
+        outcomes: Outcomes = [None] * len(rows)
+        size = _chunk_size(len(rows), self._upstreams.ready_count)
+        if size >= len(rows):
+            await self._finish(conversations, rows, outcomes, deadline)
+        else:
+            chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
+            await _run_all([self._finish(conversations, chunk, outcomes, deadline) for chunk in chunks])
+        return [outcome or ModelFailed("the model did not answer") for outcome in outcomes]
+
+    async def _finish(
+        self, conversations: Conversations, rows: Sequence[int], outcomes: Outcomes, deadline: float
+    ) -> None:
+        """Bring rows to an outcome each."""
+        missing = rows
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                logger.info("request %s: %d prompts are sent again", conversations.request_id, len(missing))
+            if not await self._upstreams.wait_ready(deadline - time.monotonic()):
+                _fill(outcomes, missing, DeadlineExceeded("the model did not come back in time"))
+                return
+            upstream = self._upstreams.choose()
+            if upstream is not None:
+                await _submit(upstream, conversations, missing, outcomes, deadline)
+            missing = [row for row in missing if outcomes[row] is None]
+            if not missing:
+                return
+        _fill(outcomes, missing, ModelFailed("the model failed on this prompt repeatedly"))
+
+
+async def _submit(
+    upstream: Upstream, conversations: Conversations, rows: Sequence[int], outcomes: Outcomes, deadline: float
+) -> None:
+    """Send rows once. Those without an outcome afterwards were lost with the model and may be sent again."""
+    sent_at = time.monotonic()
+    upstream.prompts_in_flight += len(rows)
+    try:
+        request = encode_request(conversations, rows)
+        async with aclosing(upstream.client.responses(request, deadline - sent_at)) as responses:
+            async for response in responses:
+                if _place(response, rows, outcomes):
+                    upstream.readiness.confirm(sent_at)
+        if any(outcomes[row] is None for row in rows):
+            raise UpstreamUnavailable("prompts were left without an answer")
+    except UpstreamUnavailable as exc:
+        upstream.readiness.suspect(exc.message)
+    except WireError:
+        logger.exception("request %s: the model's answer cannot be read", conversations.request_id)
+        _fill(outcomes, rows, ModelFailed("the model failed on this request"))
+    except GatewayError as exc:
+        _fill(outcomes, rows, exc)
+    finally:
+        upstream.prompts_in_flight -= len(rows)
+
+
+def _place(response: Any, rows: Sequence[int], outcomes: Outcomes) -> bool:
+    """Put the rows of one response where they belong; whether any of them is a completion."""
+    completed = False
+    for index, row in decode_rows(response):
+        if index >= len(rows):
+            raise WireError(f"row {index} of {len(rows)}")
+        if not isinstance(row, RowError):
+            outcomes[rows[index]] = row
+            completed = True
+            continue
+        error = error_of_model(row.code, row.message)
+        if not isinstance(error, UpstreamUnavailable):
+            outcomes[rows[index]] = error
+    return completed
+
+
+def _fill(outcomes: Outcomes, rows: Sequence[int], error: GatewayError) -> None:
+    """Give rows that have no outcome yet this one."""
+    for row in rows:
+        if outcomes[row] is None:
+            outcomes[row] = error
+
+
+def _chunk_size(rows: int, servers: int) -> int:
+    """Rows of one request: an equal share for each ready server, at most :data:`MAX_ROWS`."""
+    share = -(-rows // max(servers, 1))
+    return max(1, min(share, MAX_ROWS))
+
+
+async def _run_all(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Run side by side; when one fails or the caller is cancelled, none is left running."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()

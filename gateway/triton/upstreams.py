@@ -1,0 +1,104 @@
+"""The Triton servers behind this gateway: which of them is ready, and which takes the next request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from gateway.errors import GatewayError
+from gateway.readiness import DEFAULT_PROBE_TIMES, ProbeTimes, Readiness, State
+from gateway.triton.client import TritonClient
+from gateway.triton.wire import Conversations, encode_request
+
+_PROBE = Conversations(
+    messages=[orjson.dumps([{"role": "user", "content": "1"}])],
+    sampling_parameters=[orjson.dumps({"max_tokens": 1, "temperature": 0.0})],
+    request_id="probe",
+)
+_PROBE_DEADLINE_S = 600.0  # a probe behind a long queue is given up earlier only when the model makes no progress
+_STATUS_TIMEOUT_S = 2.0
+
+
+class Upstream:
+    """One Triton server: its client, its state and the number of prompts it has in hand."""
+
+    def __init__(self, url: str, times: ProbeTimes) -> None:
+        self.client = TritonClient(url)
+        self.readiness = Readiness(url, self._probe, lambda: self.client.info(_STATUS_TIMEOUT_S), times)
+        self.prompts_in_flight = 0
+        self._watch: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        self.client.open()
+        self._watch = asyncio.create_task(self.readiness.run())
+
+    async def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+        await self.client.close()
+
+    async def _probe(self) -> None:
+        await self.client.all_responses(encode_request(_PROBE, [0]), _PROBE_DEADLINE_S)
+
+
+class Upstreams:
+    """All Triton servers. The service is ready when one of them is."""
+
+    def __init__(self, urls: Sequence[str], times: ProbeTimes = DEFAULT_PROBE_TIMES) -> None:
+        self._upstreams = [Upstream(url, times) for url in urls]
+
+    async def open(self) -> None:
+        for upstream in self._upstreams:
+            upstream.open()
+
+    async def close(self) -> None:
+        await asyncio.gather(*(upstream.close() for upstream in self._upstreams))
+
+    @property
+    def state(self) -> State:
+        states = {upstream.readiness.state for upstream in self._upstreams}
+        if "ready" in states:
+            return "ready"
+        return "recovering" if "recovering" in states else "warming"
+
+    @property
+    def ready_count(self) -> int:
+        return sum(upstream.readiness.is_ready for upstream in self._upstreams)
+
+    def choose(self) -> Upstream | None:
+        """The ready server with the fewest prompts in hand, if any is ready."""
+        ready = [upstream for upstream in self._upstreams if upstream.readiness.is_ready]
+        return min(ready, key=lambda upstream: upstream.prompts_in_flight, default=None)
+
+    async def wait_ready(self, timeout_s: float) -> bool:
+        """Wait until a server is ready; whether one is."""
+        if self.ready_count:
+            return True
+        waits = [asyncio.ensure_future(upstream.readiness.wait_ready()) for upstream in self._upstreams]
+        try:
+            await asyncio.wait(waits, timeout=max(timeout_s, 0.0), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return self.ready_count > 0
+
+    async def info(self) -> Mapping[str, Any] | None:
+        """The status of the model, engines of all servers together; ``None`` if no server answers."""
+        found = await asyncio.gather(*(self._info_of(upstream) for upstream in self._upstreams))
+        answers = [info for info in found if info is not None]
+        if not answers:
+            return None
+        return {**answers[0], "engines": [engine for info in answers for engine in info.get("engines") or ()]}
+
+    @staticmethod
+    async def _info_of(upstream: Upstream) -> Mapping[str, Any] | None:
+        try:
+            return await upstream.client.info(_STATUS_TIMEOUT_S)
+        except GatewayError:
+            return None

@@ -1,0 +1,119 @@
+"""supervisord's event listener that ends the service when a program is beyond help. supervisord alone would go on.
+
+A program is given up when supervisord says FATAL (it ended too early, too often), or when Triton has ended
+several times in a row without having loaded its model. The second case is invisible to supervisord: a load may take
+longer than any sensible `startsecs`. That the model is loaded is seen at the gRPC port, which Triton opens last.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from runtime.settings import ANY_ADDRESS, LOOPBACK, RuntimeSettings
+
+RUN_DIR_VARIABLE = "SERVICE_RUN_DIR"
+MARKER = "gave-up"
+FAILED_LOADS = 3  # as many as startretries in supervisord.conf, and one
+_TRITON = "triton"
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event of supervisord."""
+
+    name: str
+    program: str
+    """Empty for events that are not about a program."""
+
+
+@dataclass
+class LoadWatch:
+    """Counts the ends of Triton before its model was loaded."""
+
+    loaded: bool = False
+    failures: int = 0
+
+    def saw_port_open(self) -> None:
+        """The model is loaded: whatever went wrong before is over."""
+        self.loaded = True
+        self.failures = 0
+
+    def saw_exit(self) -> None:
+        """Triton has ended."""
+        self.failures += 0 if self.loaded else 1
+        self.loaded = False
+
+
+def listen(events: BinaryIO, answers: BinaryIO, address: tuple[str, int]) -> str | None:
+    """Take supervisord's events until a program is beyond help.
+
+    Returns:
+        The reason to give up in one line, or None when supervisord has ended.
+    """
+    watch = LoadWatch()
+    while True:
+        answers.write(b"READY\n")
+        answers.flush()
+        event = read_event(events)
+        if event is None:
+            return None
+        reason = judge(event, watch, address)
+        if reason:
+            return reason
+        answers.write(b"RESULT 2\nOK")
+        answers.flush()
+
+
+def judge(event: Event, watch: LoadWatch, address: tuple[str, int]) -> str | None:
+    """The reason to give up, if this event is one."""
+    if event.name == "PROCESS_STATE_FATAL":
+        return f"{event.program} cannot be kept running: it ended right after its start, again and again"
+    if event.name == "PROCESS_STATE_EXITED" and event.program == _TRITON:
+        watch.saw_exit()
+    elif event.name.startswith("TICK") and not watch.loaded and accepts(address):
+        watch.saw_port_open()
+    if watch.failures >= FAILED_LOADS:
+        return f"{_TRITON} ended {watch.failures} times without having loaded its model"
+    return None
+
+
+def read_event(events: BinaryIO) -> Event | None:
+    """The next event, or None at the end. A header line gives the length of the payload."""
+    header = _fields(events.readline())
+    if "len" not in header:
+        return None
+    payload = _fields(events.read(int(header["len"])).partition(b"\n")[0])
+    return Event(header.get("eventname", ""), payload.get("processname", ""))
+
+
+def accepts(address: tuple[str, int]) -> bool:
+    """Whether somebody listens there."""
+    try:
+        with socket.create_connection(address, timeout=1.0):
+            return True
+    except OSError:
+        return False
+
+
+def main(environ: Mapping[str, str]) -> int:
+    """Run as supervisord's listener; ends supervisord, which is the parent, when a program is given up."""
+    settings = RuntimeSettings.from_env(environ)
+    host = settings.triton_grpc_address or LOOPBACK
+    address = (LOOPBACK if host == ANY_ADDRESS else host, settings.triton_grpc_port)
+    supervisord = os.getppid()
+    reason = listen(sys.stdin.buffer, sys.stdout.buffer, address)
+    if reason:
+        (Path(environ[RUN_DIR_VARIABLE]) / MARKER).write_text(reason)
+        os.kill(supervisord, signal.SIGTERM)
+    return 0
+
+
+def _fields(line: bytes) -> dict[str, str]:
+    return dict(pair.partition(":")[::2] for pair in line.decode(errors="replace").split())

@@ -1,0 +1,63 @@
+"""Is a TCP port free, and if not, who has it?"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+_LISTENING = "0A"  # as /proc/net/tcp writes the state
+
+
+def port_problem(address: str, port: int, proc: Path = Path("/proc")) -> str | None:
+    """Why a server cannot listen there, or None if it can."""
+    try:
+        family, _, _, _, target = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            # As the servers do: a connection that has just ended does not keep the port.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(target)
+            probe.listen(1)
+    except OSError as exc:
+        if exc.errno == errno.EADDRINUSE:
+            return f"port {port} is taken{port_holder(port, proc)}"
+        return f"cannot listen on {address}:{port}: {exc.strerror or exc}"
+    return None
+
+
+def port_holder(port: int, proc: Path = Path("/proc")) -> str:
+    """Who listens, such as `` by nginx (pid 812)``; empty where /proc does not tell."""
+    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port, proc)}
+    for process in proc.glob("[0-9]*"):
+        if _opened_by(process) & sockets:
+            return f" by {_name_of(process)} (pid {process.name})"
+    return ""
+
+
+def _listening_inodes(port: int, proc: Path) -> Iterator[str]:
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = (proc / "net" / table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for fields in map(str.split, lines):
+            if fields[3] == _LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                yield fields[9]
+
+
+def _opened_by(process: Path) -> set[str]:
+    opened = set()
+    with contextlib.suppress(OSError):  # another user's, or it has just ended
+        for descriptor in (process / "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed in the meantime
+                opened.add(str(descriptor.readlink()))
+    return opened
+
+
+def _name_of(process: Path) -> str:
+    try:
+        return (process / "comm").read_text().strip()
+    except OSError:
+        return "a process"

@@ -1,0 +1,126 @@
+"""The part of the environment that decides where things are and how they are started. Read once, passed on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from runtime.errors import BadSetting
+from runtime.model_folder import default_model_dir
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_MODEL_ID = "bundled:smollm2"
+LOOPBACK = "127.0.0.1"
+ANY_ADDRESS = "0.0.0.0"
+
+UseVllm = Literal["auto", "true", "false", "echo"]
+_YES = ("true", "1", "yes", "on")
+_NO = ("false", "0", "no", "off")
+
+
+@dataclass(frozen=True)
+class RuntimeSettings:
+    """What the launcher, the checks and the start of Triton need to know. Ports are TCP, times are seconds."""
+
+    root: Path
+    model_id: str | None
+    """None: MODEL_DIR names a folder of one's own, which is served as it is."""
+    model_dir: Path
+    gateway_port: int
+    triton_grpc_port: int
+    triton_metrics_port: int
+    triton_grpc_address: str | None
+    """None: loopback with the embedded Triton, every address with a container's own."""
+    triton_metrics_address: str
+    triton_server_dir: Path | None
+    """Set: the folder with ``bin/tritonserver`` and ``backends``; nothing else is looked at."""
+    triton_runtime_dir: Path
+    """Where the embedded Triton is assembled."""
+    use_vllm: UseVllm
+    shutdown_grace_s: float
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str], root: Path = PROJECT_ROOT) -> RuntimeSettings:
+        """Read the variables, blank ones as unset.
+
+        Raises:
+            BadSetting: naming the variable, its value and what is allowed.
+        """
+        server_dir = _text(environ, "TRITON_SERVER_DIR")
+        model_id, model_dir = _model(environ, root)
+        return cls(
+            root=root,
+            model_id=model_id,
+            model_dir=model_dir,
+            gateway_port=_port(environ, "GATEWAY_PORT", 8000),
+            triton_grpc_port=_port(environ, "TRITON_GRPC_PORT", 8001),
+            triton_metrics_port=_port(environ, "TRITON_METRICS_PORT", 8002),
+            triton_grpc_address=_text(environ, "TRITON_GRPC_ADDRESS"),
+            triton_metrics_address=_text(environ, "TRITON_METRICS_ADDRESS") or LOOPBACK,
+            triton_server_dir=Path(server_dir).absolute() if server_dir else None,
+            triton_runtime_dir=Path(_text(environ, "TRITON_RUNTIME_DIR") or root / ".triton").absolute(),
+            use_vllm=_use_vllm(environ),
+            shutdown_grace_s=_seconds(environ, "SHUTDOWN_GRACE_S", 30.0),
+        )
+
+    @property
+    def model_repository(self) -> Path:
+        """Triton's model repository with the model ``llm``."""
+        return self.root / "model_repository"
+
+    def model_variables(self) -> dict[str, str]:
+        """What the programs are told about the model: always a folder, and its id where it has one."""
+        return {"MODEL_DIR": str(self.model_dir), **({"MODEL_ID": self.model_id} if self.model_id else {})}
+
+    def grpc_address(self, embedded: bool) -> str:
+        """Where Triton's gRPC listens: an embedded Triton has known holes, so nobody outside may talk to it unasked."""
+        return self.triton_grpc_address or (LOOPBACK if embedded else ANY_ADDRESS)
+
+
+def _text(environ: Mapping[str, str], name: str) -> str | None:
+    return environ.get(name, "").strip() or None
+
+
+def _model(environ: Mapping[str, str], root: Path) -> tuple[str | None, Path]:
+    model_id, folder = _text(environ, "MODEL_ID"), _text(environ, "MODEL_DIR")
+    if folder:
+        return model_id, Path(folder).expanduser().absolute()
+    model_id = model_id or DEFAULT_MODEL_ID
+    return model_id, default_model_dir(model_id, root).absolute()
+
+
+def _port(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = _text(environ, name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
+        raise BadSetting(name, text, "a TCP port, 1 to 65535")
+    return int(text)
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = _text(environ, name)
+    if text is None:
+        return default
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 3600:  # also refuses nan
+        raise BadSetting(name, text, "seconds, 0 to 3600")
+    return seconds
+
+
+def _use_vllm(environ: Mapping[str, str]) -> UseVllm:
+    text = (_text(environ, "USE_VLLM") or "auto").lower()
+    if text == "auto":
+        return "auto"
+    if text == "echo":  # the model's development backend, which answers with the prompt itself
+        return "echo"
+    if text in _YES:
+        return "true"
+    if text in _NO:
+        return "false"
+    raise BadSetting("USE_VLLM", text, "auto, true or false")
