@@ -37,8 +37,8 @@ TRITON_STOP_MARGIN_S = 15
 SUPERVISORD_MARGIN_S = 15
 LAST_ANSWERS_S = 2.0  # what a second signal leaves the gateway to tell its clients
 PASSED_ON_S = 1.0  # supervisord passes a signal on within a second
-ORPHAN_GRACE_S = 5.0
-LOOK_EVERY_S = 1.0
+ORPHAN_GRACE_S = 3.0
+LOOK_EVERY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,8 @@ class Launcher:
         adopted = [pid for pid in processes.children(os.getpid()) if pid != self._supervisord]
         self._orphans = {pid: self._orphans.get(pid, now) for pid in adopted}
         processes.send([pid for pid, since in self._orphans.items() if since == now], signal.SIGTERM)
-        processes.send([pid for pid, since in self._orphans.items() if now - since > ORPHAN_GRACE_S], signal.SIGKILL)
+        overdue = [pid for pid, since in self._orphans.items() if now - since > ORPHAN_GRACE_S]
+        processes.send([pid for pid in overdue if not processes.tidies_up(pid)], signal.SIGKILL)
 
     def _final_status(self, supervisord_status: int) -> int:
         marker = self._run_dir / MARKER

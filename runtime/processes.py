@@ -7,12 +7,14 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from itertools import filterfalse
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PROC = Path("/proc")
+TIDY_UP_S = 2.0
 _libc = ctypes.CDLL(None, use_errno=True)  # loaded here: between fork and exec nothing may be loaded
 
 
@@ -59,8 +61,20 @@ def send(pids: Iterable[int], signum: signal.Signals) -> None:
             os.kill(pid, signum)
 
 
+def tidies_up(pid: int) -> bool:
+    """Whether it is a resource tracker of Python's multiprocessing.
+
+    Such a one heeds no SIGTERM. It removes the shared memory of the processes that it belongs to, and ends, as soon as
+    they have ended; killed together with them it would leave that memory behind.
+    """
+    try:
+        return b"multiprocessing.resource_tracker" in (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def end_all(root: int, grace_s: float, deadline_s: float = 10.0) -> list[int]:
-    """End everything below `root`: SIGTERM, and after `grace_s` SIGKILL.
+    """End everything below `root`: SIGTERM, after `grace_s` SIGKILL, and last of all what tidies up.
 
     Only direct children can be reaped here; the others are adopted as their parents go.
 
@@ -69,8 +83,9 @@ def end_all(root: int, grace_s: float, deadline_s: float = 10.0) -> list[int]:
     """
     if grace_s:
         send(descendants(root), signal.SIGTERM)
-        _wait_until_gone(root, grace_s, None)
-    return _wait_until_gone(root, deadline_s, signal.SIGKILL)
+        _wait_until_gone(root, grace_s, lambda left: None)
+    _wait_until_gone(root, TIDY_UP_S, lambda left: send(filterfalse(tidies_up, left), signal.SIGKILL))
+    return _wait_until_gone(root, deadline_s, lambda left: send(left, signal.SIGKILL))
 
 
 def reap() -> dict[int, int]:
@@ -86,28 +101,37 @@ def reap() -> dict[int, int]:
         ended[pid] = os.waitstatus_to_exitcode(status)
 
 
-def _wait_until_gone(root: int, seconds: float, signum: signal.Signals | None) -> list[int]:
+def _wait_until_gone(root: int, seconds: float, urge: Callable[[list[int]], None]) -> list[int]:
     deadline = time.monotonic() + seconds
     while left := descendants(root):
         if time.monotonic() > deadline:
             return left
-        if signum:  # again and again: a process may have had a child in the meantime
-            send(left, signum)
+        urge(left)  # again and again: a process may have had a child in the meantime
         time.sleep(0.02)
         reap()
     return []
 
 
 def _parents() -> dict[int, int]:
+    """Every living process and its parent. Some 20 µs a process: a busy host has thousands."""
     parents = {}
     for name in os.listdir(_PROC):
         if name.isdigit():
-            try:
-                stat = (_PROC / name / "stat").read_bytes()
-            except OSError:  # it has just ended
-                continue
             # pid (any name, brackets and blanks too) state parent …
-            state, parent = stat.rpartition(b")")[2].split()[:2]
-            if state not in (b"Z", b"X"):
-                parents[int(name)] = int(parent)
+            fields = _stat(name).rpartition(b")")[2].split(None, 2)
+            if fields and fields[0] not in (b"Z", b"X"):
+                parents[int(name)] = int(fields[1])
     return parents
+
+
+def _stat(name: str) -> bytes:
+    try:
+        descriptor = os.open(f"{_PROC}/{name}/stat", os.O_RDONLY)
+    except OSError:  # it has just ended
+        return b""
+    try:
+        return os.read(descriptor, 1024)
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)

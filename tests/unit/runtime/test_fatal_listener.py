@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import io
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from runtime.fatal_listener import Event, LoadWatch, judge, listen, read_event
+
+NOWHERE = ("127.0.0.1", 1)
+
+
+@pytest.fixture
+def loaded_triton() -> Iterator[tuple[str, int]]:
+    """An address where somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()
+
+
+def message(name: str, payload: str = "") -> bytes:
+    """An event as supervisord writes it."""
+    header = f"ver:3.0 server:supervisor serial:21 pool:listener poolserial:10 eventname:{name} len:{len(payload)}\n"
+    return (header + payload).encode()
+
+
+def process_event(state: str, program: str) -> bytes:
+    return message(
+        f"PROCESS_STATE_{state}", f"processname:{program} groupname:{program} from_state:RUNNING expected:0 pid:7"
+    )
+
+
+TICK = message("TICK_5", "when:1201063880")
+
+
+def test_events_are_read_one_after_the_other() -> None:
+    stream = io.BytesIO(process_event("FATAL", "gateway") + TICK)
+    assert read_event(stream) == Event("PROCESS_STATE_FATAL", "gateway")
+    assert read_event(stream) == Event("TICK_5", "")
+    assert read_event(stream) is None
+
+
+def test_a_fatal_program_is_given_up_at_once() -> None:
+    answers = io.BytesIO()
+    reason = listen(io.BytesIO(TICK + process_event("FATAL", "gateway")), answers, NOWHERE)
+    assert reason is not None
+    assert reason.startswith("gateway ")
+    assert answers.getvalue() == b"READY\nRESULT 2\nOKREADY\n"
+
+
+def test_the_end_of_supervisord_is_no_reason() -> None:
+    assert listen(io.BytesIO(TICK), io.BytesIO(), NOWHERE) is None
+
+
+def test_three_loads_that_fail_in_a_row_are_enough() -> None:
+    end = process_event("EXITED", "triton")
+    assert listen(io.BytesIO((TICK + end) * 2), io.BytesIO(), NOWHERE) is None
+    reason = listen(io.BytesIO((TICK + end) * 3), io.BytesIO(), NOWHERE)
+    assert reason == "triton ended 3 times without having loaded its model"
+
+
+def test_crashes_of_a_triton_that_had_loaded_its_model_do_not_add_up(loaded_triton: tuple[str, int]) -> None:
+    events = (TICK + process_event("EXITED", "triton")) * 10
+    assert listen(io.BytesIO(events), io.BytesIO(), loaded_triton) is None
+
+
+def test_a_load_that_succeeds_begins_the_count_anew(loaded_triton: tuple[str, int]) -> None:
+    watch = LoadWatch()
+    end, tick = Event("PROCESS_STATE_EXITED", "triton"), Event("TICK_5", "")
+    for address, event in [(NOWHERE, end), (NOWHERE, end), (loaded_triton, tick), (NOWHERE, end), (NOWHERE, end)]:
+        assert judge(event, watch, address) is None
+    assert watch.failures == 1
+
+
+def test_other_programs_may_end_as_often_as_they_like() -> None:
+    assert listen(io.BytesIO(process_event("EXITED", "gateway") * 10), io.BytesIO(), NOWHERE) is None

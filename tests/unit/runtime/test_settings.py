@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import BadSetting
+from runtime.settings import RuntimeSettings
+
+ROOT = Path("/project")
+
+
+def settings(**environ: str) -> RuntimeSettings:
+    return RuntimeSettings.from_env(environ, ROOT)
+
+
+def test_defaults() -> None:
+    found = settings()
+    assert (found.gateway_port, found.triton_grpc_port, found.triton_metrics_port) == (8000, 8001, 8002)
+    assert found.shutdown_grace_s == 30
+    assert found.use_vllm == "auto"
+    assert found.triton_metrics_address == "127.0.0.1"
+    assert found.triton_server_dir is None
+    assert found.triton_runtime_dir == ROOT / ".triton"
+    assert found.model_repository == ROOT / "model_repository"
+
+
+def test_blank_is_unset() -> None:
+    names = (
+        "GATEWAY_PORT",
+        "TRITON_GRPC_PORT",
+        "TRITON_METRICS_PORT",
+        "TRITON_GRPC_ADDRESS",
+        "TRITON_METRICS_ADDRESS",
+        "TRITON_SERVER_DIR",
+        "TRITON_RUNTIME_DIR",
+        "MODEL_ID",
+        "MODEL_DIR",
+        "USE_VLLM",
+        "SHUTDOWN_GRACE_S",
+    )
+    assert settings(**dict.fromkeys(names, "  ")) == settings()
+
+
+@pytest.mark.parametrize(
+    "environ,model_id,model_dir",
+    [
+        ({}, "bundled:smollm2", "/project/models/bundled__smollm2"),
+        ({"MODEL_ID": "Some/Model-0.5B"}, "Some/Model-0.5B", "/project/models/Some__Model-0.5B"),
+        ({"MODEL_DIR": "/mine"}, None, "/mine"),
+        ({"MODEL_ID": "Some/Model-0.5B", "MODEL_DIR": "/mine"}, "Some/Model-0.5B", "/mine"),
+    ],
+)
+def test_the_model_and_its_folder(environ: dict[str, str], model_id: str | None, model_dir: str) -> None:
+    found = settings(**environ)
+    assert (found.model_id, found.model_dir) == (model_id, Path(model_dir))
+    told = found.model_variables()
+    assert told["MODEL_DIR"] == model_dir
+    assert told.get("MODEL_ID") == model_id
+
+
+def test_a_relative_model_folder_is_where_the_caller_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert settings(MODEL_DIR="here").model_dir == tmp_path / "here"
+
+
+def test_grpc_is_closed_to_others_with_the_embedded_triton_unless_asked_for() -> None:
+    assert settings().grpc_address(embedded=True) == "127.0.0.1"
+    assert settings().grpc_address(embedded=False) == "0.0.0.0"
+    assert settings(TRITON_GRPC_ADDRESS="10.0.0.1").grpc_address(embedded=True) == "10.0.0.1"
+
+
+@pytest.mark.parametrize("text,meaning", [("AUTO", "auto"), ("1", "true"), ("True", "true"), ("no", "false")])
+def test_use_vllm(text: str, meaning: str) -> None:
+    assert settings(USE_VLLM=text).use_vllm == meaning
+
+
+@pytest.mark.parametrize(
+    "name,value",
+    [
+        ("GATEWAY_PORT", "0"),
+        ("GATEWAY_PORT", "65536"),
+        ("TRITON_GRPC_PORT", "http"),
+        ("TRITON_METRICS_PORT", "80.5"),
+        ("TRITON_METRICS_PORT", "８００２"),
+        ("SHUTDOWN_GRACE_S", "-1"),
+        ("SHUTDOWN_GRACE_S", "nan"),
+        ("SHUTDOWN_GRACE_S", "inf"),
+        ("SHUTDOWN_GRACE_S", "soon"),
+        ("USE_VLLM", "perhaps"),
+    ],
+)
+def test_a_bad_value_is_named_in_one_line(name: str, value: str) -> None:
+    with pytest.raises(BadSetting) as caught:
+        settings(**{name: value})
+    message = str(caught.value)
+    assert message.startswith(f"{name}={value}: ")
+    assert "\n" not in message
