@@ -27,7 +27,8 @@ class TritonPythonModel:
         try:
             settings = ModelSettings.from_env(os.environ)
             configure(settings.log_level, settings.log_format)
-            self._service = ModelService(settings)
+            labels = {"model": args["model_name"], "version": args["model_version"]}
+            self._service = ModelService(settings, labels)
             self._service.start()
         except (SettingsError, StartupError) as exc:
             logger.error("the model cannot be served: %s", exc)  # noqa: TRY400 - one line, no traceback
@@ -41,4 +42,5 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """Cancel what runs and stop the engines."""
         self._service.stop()
+        del self._service
         gc.collect()  # requests must be gone before the stub takes down the shared memory they live in

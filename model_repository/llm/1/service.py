@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ from .errors import EngineUnavailable, GenerationFailed, ModelError
 from .generation import Generator
 from .info import model_info
 from .logs import logger
+from .metrics import MetricsPublisher
 from .responder import CancellationWatcher, Outbox, ResponseStream
 from .rows import InferenceCall, Row
 from .settings import ModelSettings
@@ -25,8 +27,11 @@ _STOP_TIMEOUT_S = 20.0
 class ModelService:
     """Serves Triton's requests. ``submit`` is called by Triton's thread, never blocks and never raises."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, labels: Mapping[str, str]) -> None:
+        """``labels`` name the model and its version in the metrics."""
         self._settings = settings
+        self._labels = labels
+        self._metrics: MetricsPublisher | None = None
         self._loop = _new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="event-loop", daemon=True)
         self._outbox = Outbox()
@@ -39,7 +44,9 @@ class ModelService:
     def start(self) -> None:
         """Load the model, start the engines, warm up. Raises :class:`StartupError`."""
         self._thread.start()
-        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+        backend = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
+        self._metrics = MetricsPublisher(self._labels, backend.pool.figures)
+        self._metrics.start()
 
     def submit(self, request: Any) -> None:
         """Take one Triton request; its answer goes out through the request's response sender."""
@@ -63,18 +70,21 @@ class ModelService:
             asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(timeout=_STOP_TIMEOUT_S)
         except Exception:
             logger.exception("the model did not stop in order")
+        if self._metrics is not None:
+            self._metrics.stop()
         self._cancellations.stop()
         self._outbox.stop()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
 
-    async def _start(self) -> None:
+    async def _start(self) -> Backend:
         backend = select_backend(self._settings)
         self._backend = backend
         await backend.pool.start()
         generator = Generator(backend.pool, backend.tokenization, backend.max_model_len)
         await warm_up(generator, self._settings)
         self._generator = generator
+        return backend
 
     async def _stop(self) -> None:
         self._stopping = True

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..parameters import SamplingParameters
+from .stats import EngineStats
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Engine(Protocol):
     """One inference engine. All methods are called on the event loop that called :meth:`start`."""
 
     name: str
+    stats: EngineStats
 
     async def start(self) -> None:
         """Load the model. Raises :class:`StartupError` with the cause in one line."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 
 from .base import EngineStatus, GenerationRequest, Sample
+from .stats import EngineStats
 
 Decode = Callable[[list[int], bool], str]  # token ids and skip_special_tokens in, text out
 
@@ -16,6 +17,7 @@ class EchoEngine:
 
     def __init__(self, name: str, decode: Decode, step_s: float = 0.0) -> None:
         self.name = name
+        self.stats = EngineStats()
         self._decode = decode
         self._step_s = step_s
         self._running = 0

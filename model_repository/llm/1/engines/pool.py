@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from ..errors import EngineUnavailable
 from .base import Engine, EngineStatus, GenerationRequest, Sample
+from .stats import EngineStats
 
 
 class EnginePool:
@@ -53,6 +54,12 @@ class EnginePool:
                     yield piece
         finally:
             self._outstanding[engine.name] -= work
+
+    def figures(self) -> dict[str, EngineStats]:
+        """The figures of each engine by its name, for the metrics."""
+        for engine in self._engines:
+            engine.stats.gauges["llm:engine_alive"] = float(engine.is_alive())
+        return {engine.name: engine.stats for engine in self._engines}
 
     def status(self) -> list[EngineStatus]:
         """Snapshots of all engines; the pool's own count of outstanding tokens stands in where an engine has none."""

@@ -18,6 +18,7 @@ from typing import Protocol
 from ..errors import EngineUnavailable, InvalidArgument, ModelError
 from ..logs import logger
 from .base import EngineStatus, GenerationRequest, Sample
+from .stats import EngineStats
 from .transformers_model import TransformersConfig, load_model
 from .transformers_queue import BatchLimits, RowQueue
 from .transformers_row import Row
@@ -47,6 +48,7 @@ class TransformersEngine:
         load: Callable[[TransformersConfig], EngineModel] = load_model,
     ) -> None:
         self.name = name
+        self.stats = EngineStats()
         self._config = config
         self._load = load
         self._model: EngineModel | None = None

@@ -5,7 +5,9 @@ This is the only file that imports transformers; the differences between its ver
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -107,26 +109,42 @@ class LoadedModel:
 
 
 def load_model(config: TransformersConfig) -> LoadedModel:
-    """Load the model folder. Raises :class:`StartupError` with the cause in one line; this is the one border."""
+    """Load the model folder. Raises :class:`StartupError` with the cause in one line."""
+    folder = Path(config.model_dir)
+    if not folder.is_dir():  # transformers would take the text for the name of a model on a hub
+        raise StartupError(f"the model folder {folder} does not exist")
+    common = {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
+    device = _device(config.device)
+    with _startup_errors(f"read the configuration in {folder}"):
+        hf_config = AutoConfig.from_pretrained(folder, **common)
+    with _startup_errors(f"load the tokenizer in {folder}"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, **common)
+    dtype = _dtype(config.dtype, checkpoint_dtype(hf_config), device)
+    check_weights_fit(folder, hf_config, dtype, device)
+    with _startup_errors(f"load the weights in {folder}"):
+        module = _load_weights(folder, dtype, common).to(device).eval()
+    limits = batch_limits(module.config, dtype, device, config.max_batch, config.max_model_len)
+    with _startup_errors(f"decode with {type(module).__name__}"):
+        model = LoadedModel(module, tokenizer, limits, config.max_model_len)
+        _prove(model)
+    logger.info("transformers %s serves %s as %s on %s", transformers.__version__, folder, model.dtype, device)
+    return model
+
+
+@contextlib.contextmanager
+def _startup_errors(step: str) -> Iterator[None]:
+    """Turn whatever transformers, torch or safetensors raise while loading into one line; the one border for them."""
     try:
-        return _load(config)
+        yield
     except StartupError:
         raise
     except Exception as exc:
         cause = next((line.strip() for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
-        raise StartupError(f"transformers cannot serve {config.model_dir}: {cause[:400]}") from exc
+        raise StartupError(f"transformers {transformers.__version__} cannot {step}: {cause[:400]}") from exc
 
 
-def _load(config: TransformersConfig) -> LoadedModel:
-    folder = Path(config.model_dir)
-    if not folder.is_dir():  # transformers would take the text for the name of a model on a hub
-        raise StartupError(f"the model folder {folder} does not exist")
-    device = _device(config.device)
-    common = {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
-    hf_config = AutoConfig.from_pretrained(folder, **common)
-    tokenizer = AutoTokenizer.from_pretrained(folder, **common)
-    dtype = _dtype(config.dtype, checkpoint_dtype(hf_config), device)
-    check_weights_fit(folder, hf_config, dtype, device)
+def _load_weights(folder: Path, dtype: torch.dtype, common: dict[str, Any]) -> Any:
+    """Return the model with its weights, safetensors only; pickled ones are refused."""
     transformers.utils.logging.disable_progress_bar()
     module, report = AutoModelForCausalLM.from_pretrained(
         folder, use_safetensors=True, output_loading_info=True, **{_Version.dtype_argument: dtype}, **common
@@ -134,12 +152,7 @@ def _load(config: TransformersConfig) -> LoadedModel:
     if report["missing_keys"]:  # transformers would serve random numbers in their place
         missing = sorted(report["missing_keys"])
         raise StartupError(f"the weights in {folder} lack {len(missing)} tensors, {missing[0]} among them")
-    module = module.to(device).eval()
-    limits = batch_limits(module.config, dtype, device, config.max_batch, config.max_model_len)
-    model = LoadedModel(module, tokenizer, limits, config.max_model_len)
-    _prove(model)
-    logger.info("transformers %s serves %s as %s on %s", transformers.__version__, folder, dtype, device)
-    return model
+    return module
 
 
 def _device(wanted: str) -> torch.device:
@@ -152,8 +165,8 @@ def _device(wanted: str) -> torch.device:
 def _dtype(wanted: str, stored: torch.dtype | None, device: torch.device) -> torch.dtype:
     """Return the type to compute in. ``auto`` is the checkpoint's where the device is quick with it.
 
-    CPUs have no float16 arithmetic. bfloat16 without instructions for it cost three to seven times the time of float32
-    (``course-qa``, 32 rows, AVX2: 64 s per 100,000 tokens against 10) and only a single row gained a little.
+    CPUs are slow with float16. With bfloat16, one that has no instructions for it made a third of the tokens/s of
+    float32 in a batch of 32 (``course-qa``, AVX2, two cores: 900 against 2,600), and a sixth more with one row.
     """
     if wanted != "auto":
         return getattr(torch, wanted)

@@ -72,7 +72,7 @@ class Worker:
             logger.exception("engine %s: the decode loop ended", self._name)
         finally:
             self._queue.close()
-            self._fail([], EngineUnavailable("the engine has ended"))
+            self._fail(self._queue.drain(), EngineUnavailable("the engine has ended"))
 
     def _serve_batch(self) -> None:
         rows = self._queue.pick()

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +26,7 @@ from ..errors import EngineUnavailable, GenerationFailed, InvalidArgument, Start
 from ..logs import logger
 from ..parameters import SamplingParameters
 from .base import EngineStatus, GenerationRequest, Sample
+from .stats import EngineStats
 from .vllm_options import Device
 
 try:  # 0.28 on: bad requests raise this; before, ValueError
@@ -62,7 +62,7 @@ class VllmEngine:
         self.name = name
         self._options = options
         self._llm: AsyncLLM | None = None
-        self._progress = Progress()
+        self.stats = EngineStats()
 
     @property
     def dtype(self) -> str:
@@ -75,7 +75,7 @@ class VllmEngine:
         try:
             # On a thread: it blocks for as long as the model loads, and other engines' requests run on this loop.
             self._llm = await asyncio.to_thread(
-                AsyncLLM.from_engine_args, arguments, stat_loggers=[self._progress.logger_factory]
+                AsyncLLM.from_engine_args, arguments, stat_loggers=[_stat_logger(self.stats)]
             )
         except Exception as exc:  # vLLM raises whatever went wrong, down to pydantic's and torch's own errors
             raise StartupError(f"vLLM {VERSION} cannot start: {_cause(exc)}") from exc
@@ -125,9 +125,9 @@ class VllmEngine:
         return EngineStatus(
             name=self.name,
             state=state,
-            running=self._progress.running,
-            waiting=self._progress.waiting,
-            seconds_since_step=self._progress.age(),
+            running=int(self.stats.gauges["vllm:num_requests_running"]),
+            waiting=int(self.stats.gauges["vllm:num_requests_waiting"]),
+            seconds_since_step=self.stats.seconds_since_step,
         )
 
     async def stop(self) -> None:
@@ -136,40 +136,50 @@ class VllmEngine:
             await asyncio.to_thread(llm.shutdown)
 
 
-class Progress:
-    """The latest word of an engine's scheduler: queue lengths, and when a step was last completed."""
+def _stat_logger(stats: EngineStats) -> Callable[..., StatLoggerBase]:
+    """vLLM's extension point: a factory for the object that is told the figures of every step."""
 
-    def __init__(self) -> None:
-        self.running = 0
-        self.waiting = 0
-        self._last_step: float | None = None
+    class StatsCollector(StatLoggerBase):  # type: ignore[misc, unused-ignore]
+        def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
+            pass
 
-    def age(self) -> float | None:
-        """Seconds since the latest step."""
-        return None if self._last_step is None else time.monotonic() - self._last_step
+        def record(self, scheduler_stats: Any = None, iteration_stats: Any = None, *_: Any, **__: Any) -> None:
+            stats.step_completed()
+            if scheduler_stats is not None:
+                _take_scheduler_stats(stats, scheduler_stats)
+            if iteration_stats is not None:
+                _take_iteration_stats(stats, iteration_stats)
 
-    def note(self, scheduler_stats: Any) -> None:
-        self._last_step = time.monotonic()
-        if scheduler_stats is not None:
-            self.running = scheduler_stats.num_running_reqs
-            self.waiting = scheduler_stats.num_waiting_reqs
+        def log_engine_initialized(self) -> None:
+            pass
 
-    @property
-    def logger_factory(self) -> Callable[..., StatLoggerBase]:
-        """vLLM's extension point: called with its configuration, returns the logger it reports each step to."""
-        progress = self
+    return StatsCollector
 
-        class StepLogger(StatLoggerBase):  # type: ignore[misc, unused-ignore]
-            def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
-                pass
 
-            def record(self, scheduler_stats: Any = None, iteration_stats: Any = None, *_: Any, **__: Any) -> None:
-                progress.note(scheduler_stats)
+def _take_scheduler_stats(stats: EngineStats, scheduler: Any) -> None:
+    stats.gauges["vllm:num_requests_running"] = scheduler.num_running_reqs
+    stats.gauges["vllm:num_requests_waiting"] = scheduler.num_waiting_reqs
+    stats.gauges["vllm:kv_cache_usage_perc"] = scheduler.kv_cache_usage
+    speculation = getattr(scheduler, "spec_decoding_stats", None)
+    if speculation is not None:
+        for name in ("num_drafts", "num_draft_tokens", "num_accepted_tokens"):
+            stats.count(f"vllm:spec_decode_{name}_total", getattr(speculation, name))
 
-            def log_engine_initialized(self) -> None:
-                pass
 
-        return StepLogger
+def _take_iteration_stats(stats: EngineStats, step: Any) -> None:
+    by_source = getattr(step, "prompt_token_stats", None)  # 0.16 on; before, one number
+    stats.count("vllm:prompt_tokens_total", by_source.total if by_source is not None else step.num_prompt_tokens)
+    stats.count("vllm:generation_tokens_total", step.num_generation_tokens)
+    stats.count("vllm:num_preemptions_total", step.num_preempted_reqs)
+    stats.histograms["vllm:time_to_first_token_seconds"].observe(step.time_to_first_tokens_iter)
+    between = getattr(step, "inter_token_latencies_iter", None)  # 0.11 on; before, under the older name
+    stats.histograms["vllm:inter_token_latency_seconds"].observe(
+        step.time_per_output_tokens_iter if between is None else between
+    )
+    for finished in step.finished_requests:
+        stats.count("vllm:request_success_total", 1, (("finished_reason", str(finished.finish_reason)),))
+        stats.histograms["vllm:e2e_request_latency_seconds"].observe([finished.e2e_latency])
+        stats.histograms["vllm:request_queue_time_seconds"].observe([finished.queued_time])
 
 
 @lru_cache(maxsize=1024)

@@ -5,8 +5,10 @@ Each default that differs from vLLM's own is here with its reason.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,10 +28,11 @@ def prepare_environment(settings: ModelSettings, environ: Any = os.environ) -> N
         "VLLM_LOGGING_LEVEL": settings.vllm_log_level,
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",  # nothing is fetched at run time
-        "VLLM_USE_V1": "1",  # 0.10 chooses the old engine off the main thread; later versions ignore it
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; vLLM's own choice on a CPU is a share of all memory
         "TOKENIZERS_PARALLELISM": "true",  # else a forked engine switches the batch tokenizer to one core
     }
+    if () < _installed_release() < (0, 11):
+        defaults["VLLM_USE_V1"] = "1"  # off the main thread 0.10 would choose the old engine
     for name, value in defaults.items():
         environ.setdefault(name, value)
 
@@ -84,3 +87,11 @@ def _cpu_flags() -> set[str]:
 def _compilation_config(text: str | None) -> Any:
     """vLLM takes an optimization level or a JSON object."""
     return None if text is None else json.loads(text)
+
+
+def _installed_release() -> tuple[int, ...]:
+    """Major and minor version of the installed vLLM, by whichever distribution it came; empty if there is none."""
+    for name in ("vllm", "vllm-cpu"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return tuple(int(part) for part in metadata.version(name).split(".")[:2])
+    return ()
