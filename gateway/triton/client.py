@@ -16,8 +16,6 @@ from gateway.triton.wire import WireError, decode_info, encode_info_request
 logger = logging.getLogger(__name__)
 
 _STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
-# Without it Triton sends a stream's errors without their codes; with it an error also ends the stream.
-_METADATA = (("triton_grpc_error", "true"),)
 _CHANNEL_OPTIONS = (
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -80,9 +78,11 @@ class TritonClient:
             UpstreamUnavailable: Triton or its model is gone; the same request may succeed later.
             DeadlineExceeded: ``timeout_s`` passed.
         """
-        call = self._stream_infer(request, timeout=max(timeout_s, 0.0), metadata=_METADATA)
+        call = self._stream_infer(request, timeout=max(timeout_s, 0.0))
         try:
             async for message in call:
+                # Triton gives the code of such an error only to callers with the metadata `triton_grpc_error`, and 2.51
+                # crashes when a stream that has it is cancelled. The model's own texts begin with the code's name.
                 if message.error_message:
                     raise self._translate(grpc.StatusCode.INTERNAL, message.error_message)
                 self._last_fault = None

@@ -31,6 +31,7 @@ class Upstream:
         self.readiness = Readiness(url, self._probe, lambda: self.client.info(_STATUS_TIMEOUT_S), times)
         self.prompts_in_flight = 0
         self._watch: asyncio.Task[None] | None = None
+        self._info: Mapping[str, Any] | None = None
 
     def open(self) -> None:
         self.client.open()
@@ -42,6 +43,14 @@ class Upstream:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
         await self.client.close()
+
+    async def info(self) -> Mapping[str, Any] | None:
+        """The model's status; while it does not answer, what it said before, without engines; ``None`` at first."""
+        try:
+            self._info = await self.client.info(_STATUS_TIMEOUT_S)
+        except GatewayError:
+            return self._info and {**self._info, "engines": []}
+        return self._info
 
     async def _probe(self) -> None:
         await self.client.all_responses(encode_request(_PROBE, [0]), _PROBE_DEADLINE_S)
@@ -89,16 +98,9 @@ class Upstreams:
         return self.ready_count > 0
 
     async def info(self) -> Mapping[str, Any] | None:
-        """The status of the model, engines of all servers together; ``None`` if no server answers."""
-        found = await asyncio.gather(*(self._info_of(upstream) for upstream in self._upstreams))
+        """The status of the model, engines of all servers together; ``None`` if no server has ever told it."""
+        found = await asyncio.gather(*(upstream.info() for upstream in self._upstreams))
         answers = [info for info in found if info is not None]
         if not answers:
             return None
         return {**answers[0], "engines": [engine for info in answers for engine in info.get("engines") or ()]}
-
-    @staticmethod
-    async def _info_of(upstream: Upstream) -> Mapping[str, Any] | None:
-        try:
-            return await upstream.client.info(_STATUS_TIMEOUT_S)
-        except GatewayError:
-            return None

@@ -19,8 +19,8 @@ from jinja2 import Environment, TemplateSyntaxError, nodes
 Message = dict[str, Any]
 Render = Callable[[Sequence[Message]], str]
 
-# Between private-use characters, which no template and no conversation means: what a template that escapes, changes case
-# or splits lines would rewrite.
+# Between private-use characters, which no template and no conversation means: what a template that escapes, changes
+# case or splits lines would rewrite.
 _PLACEHOLDER = "\ue000 aB \t\"'\\&<>\n\n é\ue001"
 _CLOCK = "strftime_now"  # transformers' function for templates: its result is another one tomorrow
 _MAX_SHAPES = 256
@@ -52,7 +52,7 @@ class ChatTemplate:
         if self._mentioned is None or last.keys() != {"role", "content"} or last["role"] != "user":
             return None
         content: str = last["content"]
-        if not content or content[0].isspace() or content[-1].isspace() or _PLACEHOLDER in content:
+        if not content or content[0].isspace() or content[-1].isspace():
             return None
         return None if any(text in content for text in self._mentioned) else content
 

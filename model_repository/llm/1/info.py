@@ -41,7 +41,7 @@ def model_info(settings: ModelSettings, backend: Backend) -> dict[str, Any]:
         "backend": backend.name,
         "backend_version": backend.version,
         "backend_reason": backend.reason,
-        "dtype": backend.dtype,
+        "dtype": backend.pool.dtype,
         "max_model_len": backend.max_model_len,
         "engines": [dataclasses.asdict(status) for status in backend.pool.status()],
         "versions": {"python": platform.python_version()} | _package_versions(),

@@ -25,6 +25,16 @@ Share = Annotated[float, Meta(ge=0.0, le=1.0)]
 Text = Annotated[str, Meta(min_length=1)]
 
 
+class StructuredOutputs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the text must look like; exactly one of the fields. ``json`` is a schema, kept as JSON text."""
+
+    json: Text | None = None
+    regex: Text | None = None
+    choice: Annotated[tuple[Text, ...], Meta(min_length=1)] | None = None
+    grammar: Text | None = None
+    json_object: bool | None = None
+
+
 class SamplingParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Validated parameters of one prompt; hashable, so that engines can cache what they derive from it."""
 
@@ -46,6 +56,10 @@ class SamplingParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
     logprobs: Annotated[int, Meta(ge=0, le=_MAX_LOGPROBS)] | None = None
+    logit_bias: tuple[tuple[NonNegative, Annotated[float, Meta(ge=-100.0, le=100.0)]], ...] | None = None
+    allowed_token_ids: Annotated[tuple[NonNegative, ...], Meta(min_length=1)] | None = None
+    bad_words: tuple[Text, ...] | None = None
+    structured_outputs: StructuredOutputs | None = None
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -92,9 +106,35 @@ def from_mapping(fields: Any, source: str) -> SamplingParameters:
             )
     present = {name: value for name, value in fields.items() if value is not None}
     try:
-        return msgspec.convert(present, SamplingParameters, strict=False)
+        params = msgspec.convert(_hashable(present), SamplingParameters, strict=False)
     except msgspec.ValidationError as exc:
         raise InvalidArgument(f"{source}: {_explain(exc, present)}") from exc
+    _check_structured_outputs(params.structured_outputs, source)
+    return params
+
+
+def _hashable(fields: dict[str, Any]) -> dict[str, Any]:
+    """Give mappings a form that can be hashed: pairs for ``logit_bias``, text for a JSON schema."""
+    bias, structure = fields.get("logit_bias"), fields.get("structured_outputs")
+    changed: dict[str, Any] = {}
+    if isinstance(bias, dict):
+        changed["logit_bias"] = list(bias.items())
+    if isinstance(structure, dict) and isinstance(structure.get("json"), dict):
+        changed["structured_outputs"] = {**structure, "json": msgspec.json.encode(structure["json"]).decode()}
+    return {**fields, **changed}
+
+
+def _check_structured_outputs(structure: StructuredOutputs | None, source: str) -> None:
+    if structure is None:
+        return
+    given = [name for name in structure.__struct_fields__ if getattr(structure, name) is not None]
+    if len(given) != 1:
+        allowed = ", ".join(structure.__struct_fields__)
+        raise InvalidArgument(f"{source}: 'structured_outputs' has {given}. Exactly one is needed of {allowed}")
+    if structure.json is not None:
+        schema = decode_json(structure.json.encode(), f"{source}: 'structured_outputs.json'")
+        if not isinstance(schema, dict):
+            raise InvalidArgument(f"{source}: 'structured_outputs.json' must be a JSON schema, an object")
 
 
 def _explain(exc: msgspec.ValidationError, fields: dict[str, Any]) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,6 +17,10 @@ from .tokenization import Tokenization
 
 SLICE = 64  # rows worked on before other work may run on the event loop
 _INLINE_CHARACTERS = 8192  # tokenizing less than this is quicker than handing it to a thread
+
+
+T = TypeVar("T")
+Encoded = tuple[str, list[int]]  # a prompt's text and its token ids
 
 
 @dataclass(frozen=True)
@@ -38,21 +42,32 @@ class PromptBuilder:
 
     async def build(self, call: InferenceCall) -> list[Prompt | ModelError]:
         """Return a prompt for each input, or in its place what is wrong with it."""
-        rendered: list[str | ModelError] = []
-        for start in range(0, len(call.inputs), SLICE):
-            rendered += [self._render(raw, is_chat=call.is_chat) for raw in call.inputs[start : start + SLICE]]
-            await asyncio.sleep(0)
-        encoded = iter(await self._encode([text for text in rendered if isinstance(text, str)], call.is_chat))
+        if call.is_token_ids:
+            made = [_or_error(self._from_token_ids, raw) for raw in call.inputs]
+        else:
+            made = await self._from_texts(call)
         return [
-            text if isinstance(text, ModelError) else self._check(text, next(encoded), params)
-            for text, params in zip(rendered, call.params, strict=True)
+            item if isinstance(item, ModelError) else self._check(*item, params)
+            for item, params in zip(made, call.params, strict=True)
         ]
 
-    def _render(self, raw: bytes, *, is_chat: bool) -> str | ModelError:
-        try:
-            return self._tokenization.render_chat(read_messages(raw)) if is_chat else read_text(raw)
-        except ModelError as exc:
-            return exc.detached()
+    async def _from_texts(self, call: InferenceCall) -> list[Encoded | ModelError]:
+        """Render and tokenize all inputs, the tokenizing in one call."""
+        render = self._render_chat if call.is_chat else read_text
+        rendered: list[str | ModelError] = []
+        for start in range(0, len(call.inputs), SLICE):
+            rendered += [_or_error(render, raw) for raw in call.inputs[start : start + SLICE]]
+            await asyncio.sleep(0)
+        encoded = iter(await self._encode([text for text in rendered if isinstance(text, str)], call.is_chat))
+        return [text if isinstance(text, ModelError) else (text, next(encoded)) for text in rendered]
+
+    def _render_chat(self, raw: bytes) -> str:
+        return self._tokenization.render_chat(read_messages(raw))
+
+    def _from_token_ids(self, raw: bytes) -> Encoded:
+        token_ids = read_token_ids(raw, self._tokenization.vocab_size)
+        (text,) = self._tokenization.decode([token_ids], skip_special_tokens=False)
+        return text, token_ids
 
     async def _encode(self, texts: list[str], is_chat: bool) -> list[list[int]]:
         if not texts:
@@ -77,6 +92,22 @@ class PromptBuilder:
         others = tuple(text for text, token_id in ids.items() if token_id is None)
         stop_token_ids = ((params.stop_token_ids or ()) + special) or None
         return msgspec.structs.replace(params, stop=others or None, stop_token_ids=stop_token_ids)
+
+
+def _or_error(read: Callable[[bytes], T], raw: bytes) -> T | ModelError:
+    """What ``read`` makes of one input, or its error as data: one bad row must not cost the others."""
+    try:
+        return read(raw)
+    except ModelError as exc:
+        return exc.detached()
+
+
+def read_token_ids(raw: bytes, vocab_size: int) -> list[int]:
+    """Decode one ``text_input`` item that holds a JSON list of token ids. Raises :class:`InvalidArgument`."""
+    ids = decode_json(raw, "text_input")
+    if not isinstance(ids, list) or not ids or not all(type(i) is int and 0 <= i < vocab_size for i in ids):
+        raise InvalidArgument(f"'text_input' must be a JSON list of token ids from 0 to {vocab_size - 1}")
+    return ids
 
 
 def read_text(raw: bytes) -> str:

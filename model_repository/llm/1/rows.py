@@ -37,8 +37,8 @@ class OutputFlags:
 class InferenceCall:
     """One Triton request: N inputs with a parameter set (or what is wrong with it) for each.
 
-    ``inputs`` are UTF-8 texts, or with ``is_chat`` JSON lists of messages. ``echo_input`` puts the prompt's text before
-    the completion. ``caller_id`` is for logs only.
+    ``inputs`` are UTF-8 texts, or with ``is_chat`` JSON lists of messages, or with ``is_token_ids`` JSON lists of token
+    ids. ``echo_input`` puts the prompt's text before the completion. ``caller_id`` is for logs only.
     """
 
     caller_id: str
@@ -46,6 +46,7 @@ class InferenceCall:
     is_chat: bool
     params: list[SamplingParameters | InvalidArgument]
     stream: bool = False
+    is_token_ids: bool = False
     partial: bool = False
     echo_input: bool = False
     flags: OutputFlags = field(default_factory=OutputFlags)

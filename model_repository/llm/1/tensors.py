@@ -17,13 +17,14 @@ from .errors import InvalidArgument, ModelError
 from .parameters import SamplingParameters
 from .rows import OUTPUT_FLAGS, InferenceCall, OutputFlags, Row
 
+# Request parameters that steer the model itself; all others are sampling parameters.
 _INFO_PARAMETER = "info"
+_TOKEN_IDS_PARAMETER = "text_input_is_token_ids"
 
 
 def wants_info(request: Any) -> bool:
     """Whether the request asks for the model's status instead of a generation (request parameter ``info``)."""
-    raw = request.parameters()
-    return bool(raw) and raw != "{}" and bool(_request_parameters(raw).get(_INFO_PARAMETER))
+    return bool(_request_parameters(request).get(_INFO_PARAMETER))
 
 
 def read_call(request: Any) -> InferenceCall:
@@ -41,6 +42,7 @@ def read_call(request: Any) -> InferenceCall:
         caller_id=request.request_id(),
         inputs=inputs,
         is_chat=texts is None,
+        is_token_ids=texts is not None and bool(_request_parameters(request).get(_TOKEN_IDS_PARAMETER)),
         params=_read_parameters(request, len(inputs)),
         stream=stream,
         partial=_flag(request, "partial") or False,
@@ -63,9 +65,9 @@ def _read_parameters(request: Any, rows: int) -> list[SamplingParameters | Inval
     """One item a row; an item that is wrong in a list of N is that row's error, a shared one is the request's."""
     items = _strings(request, "sampling_parameters")
     if items is None:
-        raw = request.parameters()
-        fields = _request_parameters(raw) if raw and raw != "{}" else {}
-        fields.pop(_INFO_PARAMETER, None)
+        fields = _request_parameters(request)
+        for name in (_INFO_PARAMETER, _TOKEN_IDS_PARAMETER):
+            fields.pop(name, None)
         return [parameters.from_mapping(fields, "request parameters")] * rows
     if len(items) not in (1, rows):
         raise InvalidArgument(f"'sampling_parameters' has {len(items)} items; allowed are 1 or {rows}, one a prompt")
@@ -81,9 +83,10 @@ def _parse_row(item: bytes) -> SamplingParameters | InvalidArgument:
         return InvalidArgument(exc.message)  # as data, without a traceback
 
 
-def _request_parameters(raw: str) -> dict[str, Any]:
-    """Triton hands request parameters over as one JSON object."""
-    return dict(parameters.decode_json(raw.encode(), "request parameters"))
+def _request_parameters(request: Any) -> dict[str, Any]:
+    """Triton hands request parameters over as one JSON object, or as an empty text."""
+    raw: str = request.parameters()
+    return dict(parameters.decode_json(raw.encode(), "request parameters")) if raw and raw != "{}" else {}
 
 
 def _strings(request: Any, name: str) -> list[bytes] | None:

@@ -55,6 +55,11 @@ class Tokenization:
         eos: int | None = self._tokenizer.eos_token_id
         return eos
 
+    @property
+    def vocab_size(self) -> int:
+        """Token ids the tokenizer knows, added tokens included."""
+        return len(self._tokenizer)
+
     def special_token_id(self, text: str) -> int | None:
         """The id of an added token (``<|im_end|>``) that is spelled ``text``, else ``None``."""
         return self._added.get(text)

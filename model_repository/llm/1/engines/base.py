@@ -67,6 +67,10 @@ class Engine(Protocol):
     name: str
     stats: EngineStats
 
+    @property
+    def dtype(self) -> str:
+        """The type the weights are computed in, as torch names it; exact once started."""
+
     async def start(self) -> None:
         """Load the model. Raises :class:`StartupError` with the cause in one line."""
 

@@ -23,6 +23,10 @@ class EchoEngine:
         self._running = 0
         self._last_step: float | None = None
 
+    @property
+    def dtype(self) -> str:
+        return "none"
+
     async def start(self) -> None:
         self._last_step = time.monotonic()
 

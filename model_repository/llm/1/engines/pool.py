@@ -29,6 +29,11 @@ class EnginePool:
     async def stop(self) -> None:
         await asyncio.gather(*(engine.stop() for engine in self._engines))
 
+    @property
+    def dtype(self) -> str:
+        """The engines' type; they are all alike."""
+        return self._engines[0].dtype
+
     def next_request_id(self) -> str:
         """A request id of our own; a caller's could repeat, and vLLM would mix the two requests up."""
         return f"p{next(self._ids)}"

@@ -23,7 +23,6 @@ class Backend:
     name: str
     version: str
     reason: str
-    dtype: str
     pool: EnginePool
     tokenization: Tokenization
     max_model_len: int
@@ -82,9 +81,7 @@ def _vllm(settings: ModelSettings, tokenization: Tokenization, max_model_len: in
     options = engine_options(settings, device, max_model_len)
     count = settings.engines_per_gpu or 1
     engines: list[Engine] = [vllm_engine.VllmEngine(f"vllm-{i}", options) for i in range(count)]
-    return Backend(
-        "vllm", vllm_engine.VERSION, "", str(options["dtype"]), EnginePool(engines), tokenization, max_model_len
-    )
+    return Backend("vllm", vllm_engine.VERSION, "", EnginePool(engines), tokenization, max_model_len)
 
 
 def _transformers(settings: ModelSettings, tokenization: Tokenization, max_model_len: int, reason: str) -> Backend:
@@ -101,7 +98,7 @@ def _transformers(settings: ModelSettings, tokenization: Tokenization, max_model
     )
     pool = EnginePool([TransformersEngine("transformers-0", config)])
     version = transformers.__version__
-    return Backend("transformers", version, reason, settings.transformers_dtype, pool, tokenization, max_model_len)
+    return Backend("transformers", version, reason, pool, tokenization, max_model_len)
 
 
 def _echo(settings: ModelSettings, tokenization: Tokenization, max_model_len: int) -> Backend:
@@ -111,4 +108,4 @@ def _echo(settings: ModelSettings, tokenization: Tokenization, max_model_len: in
         return tokenization.decode([token_ids], skip_special_tokens=skip_special_tokens)[0]
 
     pool = EnginePool([EchoEngine("echo-0", decode)])
-    return Backend("echo", "1", "USE_VLLM=echo", "none", pool, tokenization, max_model_len)
+    return Backend("echo", "1", "USE_VLLM=echo", pool, tokenization, max_model_len)

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from ..errors import EngineUnavailable, InvalidArgument, ModelError
 from ..logs import logger
+from ..parameters import SamplingParameters
 from .base import EngineStatus, GenerationRequest, Sample
 from .stats import EngineStats
 from .transformers_model import TransformersConfig, load_model
@@ -118,6 +119,7 @@ class TransformersEngine:
         if queue is None or model is None:
             raise EngineUnavailable("the engine is not running")
         _check_prompt(request.token_ids, model)
+        _check_supported(request.params)
         mailbox = _Mailbox(request.params.n)
         rows = [_row(request, index, model, mailbox, is_streaming) for index in range(request.params.n)]
         queue.submit(rows)
@@ -125,6 +127,13 @@ class TransformersEngine:
             yield mailbox
         finally:
             queue.cancel(rows)
+
+
+def _check_supported(params: SamplingParameters) -> None:
+    """Refuse by name what only vLLM can do."""
+    for name in ("logit_bias", "allowed_token_ids", "bad_words", "structured_outputs"):
+        if getattr(params, name) is not None:
+            raise InvalidArgument(f"sampling_parameters: '{name}' is not supported by the transformers backend")
 
 
 def _check_prompt(token_ids: list[int], model: EngineModel) -> None:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import vllm
 from vllm import AsyncEngineArgs, SamplingParams
 from vllm.platforms import current_platform
@@ -24,7 +25,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 
 from ..errors import EngineUnavailable, GenerationFailed, InvalidArgument, StartupError
 from ..logs import logger
-from ..parameters import SamplingParameters
+from ..parameters import SamplingParameters, StructuredOutputs
 from .base import EngineStatus, GenerationRequest, Sample
 from .stats import EngineStats
 from .vllm_options import Device
@@ -191,13 +192,31 @@ def _sampling_params(params: SamplingParameters, detokenize: bool, kind: Request
     """
     fields = {name: getattr(params, name) for name in params.__struct_fields__}
     fields["stop"] = list(params.stop_strings) or None
-    fields["stop_token_ids"] = list(params.stop_token_ids or ()) or None
+    for name in ("stop_token_ids", "allowed_token_ids", "bad_words"):
+        fields[name] = list(getattr(params, name) or ()) or None
+    fields["logit_bias"] = dict(params.logit_bias or ()) or None
+    fields.update(_structured_outputs(fields.pop("structured_outputs")))
     if params.n == 1 and hasattr(SamplingParams, "skip_clone"):
         fields["skip_clone"] = True
     try:
         return SamplingParams(**fields, detokenize=detokenize, output_kind=kind)
     except (ValueError, VLLMClientError) as exc:
         raise InvalidArgument(f"sampling_parameters: {_first_line(exc)}") from exc
+
+
+def _structured_outputs(structure: StructuredOutputs | None) -> dict[str, Any]:
+    if structure is None:
+        return {}
+    wanted = msgspec.structs.asdict(structure)
+    wanted["choice"] = list(structure.choice) if structure.choice is not None else None
+    given = {name: value for name, value in wanted.items() if value is not None}
+    try:
+        from vllm.sampling_params import StructuredOutputsParams  # 0.11 on
+    except ImportError:
+        from vllm.sampling_params import GuidedDecodingParams
+
+        return {"guided_decoding": GuidedDecodingParams(**given)}
+    return {"structured_outputs": StructuredOutputsParams(**given)}
 
 
 @contextlib.contextmanager
