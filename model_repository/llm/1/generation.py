@@ -66,8 +66,10 @@ class Generator:
         progress = asyncio.Event()
 
         async def finish(position: int, item: Prompt | ModelError) -> None:
-            finished.append(await self._finish_one(position, item, _priority(call)))
-            progress.set()
+            try:
+                finished.append(await self._finish_one(position, item, _priority(call)))
+            finally:
+                progress.set()
 
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -82,6 +84,8 @@ class Generator:
                 await progress.wait()
                 if remaining > len(finished):
                     await asyncio.sleep(_PARTIAL_INTERVAL_S)
+                if not finished and all(task.done() for task in tasks):
+                    raise GenerationFailed("the engine gave up on the request")
                 group, finished[:] = list(finished), []
                 progress.clear()
                 remaining -= len(group)

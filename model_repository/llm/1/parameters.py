@@ -15,6 +15,7 @@ from msgspec import Meta
 from .errors import InvalidArgument
 
 _MAX_INT32 = 2**31 - 1
+_MAX_CACHED_BYTES = 4096  # longer texts (a large JSON schema) are rare, and callers must not fill memory with them
 _MAX_SAMPLES = 128  # n: what one prompt may ask for; a larger number is a mistake or an attack
 _MAX_LOGPROBS = 20  # vLLM's own default limit (max_logprobs)
 
@@ -79,7 +80,9 @@ def parse(raw: bytes | str, source: str = "sampling_parameters") -> SamplingPara
     ``source`` names the input in errors. Raises :class:`InvalidArgument` naming the field, its value and what is
     allowed. The result is cached: rows of a batch mostly share a few distinct texts.
     """
-    return _parse_cached(raw if isinstance(raw, bytes) else raw.encode(errors="surrogatepass"), source)
+    text = raw if isinstance(raw, bytes) else raw.encode(errors="surrogatepass")
+    parse_text = _parse_cached if len(text) <= _MAX_CACHED_BYTES else _parse_cached.__wrapped__
+    return parse_text(text, source)
 
 
 @lru_cache(maxsize=4096)

@@ -37,11 +37,12 @@ class ResponseStream:
         # under way then, or comes afterwards, crashes the server (seen with 2.51).
         self._ending = threading.Lock()
         self._ended = False
+        self._lost = False  # a response could not be sent
 
     def send(self, build: BuildResponse) -> None:
         """Queue a response; ``build`` makes its tensors on the sending thread."""
         if not self._closed:
-            self._outbox.put(lambda: self._sender.send(build()))
+            self._outbox.put(lambda: self._send(build))
 
     def fail(self, build: BuildResponse) -> None:
         """Queue an error as the final response.
@@ -60,10 +61,25 @@ class ResponseStream:
             self._closed = True
             self._outbox.put(lambda: self._end(send_final))
 
+    def _send(self, build: BuildResponse) -> None:
+        try:
+            self._sender.send(build())
+        except Exception:
+            self._lost = True  # full shared memory, say: the end must not look like success
+            raise
+
     def _end(self, send_final: Send) -> None:
         with self._ending:
             self._ended = True
-            send_final()
+            try:
+                if self._lost:
+                    error = pb_utils.TritonError("INTERNAL: a response was lost", pb_utils.TritonError.INTERNAL)
+                    self._sender.send(pb_utils.InferenceResponse(error=error), flags=_FINAL)
+                else:
+                    send_final()
+            except Exception:
+                self._sender.send(flags=_FINAL)  # the flag needs no memory; without it the caller would wait for ever
+                raise
 
     def is_cancelled(self) -> bool:
         """Ask Triton; blocks for one round trip. False once the stream has ended."""

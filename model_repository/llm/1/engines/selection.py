@@ -79,8 +79,9 @@ def _vllm(settings: ModelSettings, tokenization: Tokenization, max_model_len: in
     device = vllm_engine.device()
     assert device is not None  # unsupported_reason has asked
     options = engine_options(settings, device, max_model_len)
+    user_options = dict(settings.engine_args)
     count = settings.engines_per_gpu or 1
-    engines: list[Engine] = [vllm_engine.VllmEngine(f"vllm-{i}", options) for i in range(count)]
+    engines: list[Engine] = [vllm_engine.VllmEngine(f"vllm-{i}", options, user_options) for i in range(count)]
     return Backend("vllm", vllm_engine.VERSION, "", EnginePool(engines), tokenization, max_model_len)
 
 

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,10 @@ def device() -> Device | None:
 class VllmEngine:
     """One ``AsyncLLM`` with its EngineCore processes. Satisfies :class:`Engine`."""
 
-    def __init__(self, name: str, options: dict[str, Any]) -> None:
+    def __init__(self, name: str, options: dict[str, Any], user_options: Collection[str] = ()) -> None:
+        """``options`` are engine arguments; those named in ``user_options`` were set by the operator."""
         self.name = name
+        self._user_options = user_options
         self._options = options
         self._llm: AsyncLLM | None = None
         self.stats = EngineStats()
@@ -71,8 +73,7 @@ class VllmEngine:
         return str(self._llm.model_config.dtype).removeprefix("torch.") if self._llm else str(self._options["dtype"])
 
     async def start(self) -> None:
-        known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
-        arguments = AsyncEngineArgs(**{name: value for name, value in self._options.items() if name in known})
+        arguments = AsyncEngineArgs(**_known_options(self._options, self._user_options))
         try:
             # On a thread: it blocks for as long as the model loads, and other engines' requests run on this loop.
             self._llm = await asyncio.to_thread(
@@ -135,6 +136,15 @@ class VllmEngine:
         llm, self._llm = self._llm, None
         if llm is not None:
             await asyncio.to_thread(llm.shutdown)
+
+
+def _known_options(options: dict[str, Any], user_options: Collection[str]) -> dict[str, Any]:
+    """The options that this vLLM has: a default of ours that it lacks is left out, an option of the operator's refused."""
+    known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
+    for name in user_options:
+        if name not in known:
+            raise StartupError(f"VLLM_ENGINE_ARGS: vLLM {VERSION} has no engine argument '{name}'")
+    return {name: value for name, value in options.items() if name in known}
 
 
 def _stat_logger(stats: EngineStats) -> Callable[..., StatLoggerBase]:

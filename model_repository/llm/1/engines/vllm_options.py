@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from ..logs import logger
 from ..settings import ModelSettings
 
 Device = Literal["cpu", "gpu"]
@@ -56,16 +57,26 @@ def engine_options(settings: ModelSettings, device: Device, max_model_len: int) 
         "enforce_eager": device == "cpu" if settings.enforce_eager is None else settings.enforce_eager,
     }
     chosen = {
-        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "gpu_memory_utilization": _memory_share(settings, device),
         "enable_chunked_prefill": settings.enable_chunked_prefill,
         "quantization": settings.quantization,
         "load_format": "auto" if settings.load_format == "awq" else settings.load_format,
         "kv_cache_dtype": settings.kv_cache_dtype,
         "compilation_config": _compilation_config(settings.compilation_config),
     }
+    if settings.load_format == "awq":
+        logger.warning("VLLM_LOAD_FORMAT=awq is no load format; auto is used, which finds AWQ weights by itself")
     options.update({name: value for name, value in chosen.items() if value is not None})
     options.update(settings.engine_args)
     return options
+
+
+def _memory_share(settings: ModelSettings, device: Device) -> float | None:
+    """The share of the device's memory that each engine may use; the operator's is for all its engines together."""
+    if settings.gpu_memory_utilization is not None:
+        return settings.gpu_memory_utilization / (settings.engines_per_gpu or 1)
+    # vLLM's own 0.92 counts all of a CPU's memory, which other programs use too; the KV cache has a size of its own.
+    return 0.3 if device == "cpu" else None
 
 
 def choose_dtype(dtype: str, device: Device, cpu_flags: set[str] | None = None) -> str:

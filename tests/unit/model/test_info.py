@@ -1,0 +1,62 @@
+"""The model's status: what it tells, and that it tells nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from llm_model.engines.pool import EnginePool
+from llm_model.engines.selection import Backend
+from llm_model.info import _SHOWN_SETTINGS, model_info
+from llm_model.settings import ModelSettings
+from llm_model.tokenization import Tokenization
+from tests.unit.model.fake_engines import ScriptedEngine
+
+SECRET = "hunter2-secret"
+
+
+def info(tokenization: Tokenization, **environ: str) -> dict[str, Any]:
+    pool = EnginePool([ScriptedEngine("a"), ScriptedEngine("b")])
+    backend = Backend("vllm", "9.9", "because", pool, tokenization, 77)
+    return json.loads(msgspec.json.encode(model_info(ModelSettings.from_env(environ), backend)))
+
+
+def test_the_fields(tokenization: Tokenization) -> None:
+    found = info(tokenization, MODEL_ID="a/b", MAX_MODEL_LEN="77")
+    about_backend = {"backend", "backend_version", "backend_reason", "dtype", "max_model_len"}
+    assert set(found) == {"model", "engines", "versions", "settings"} | about_backend
+    assert (found["model"], found["backend"], found["backend_version"]) == ("b", "vllm", "9.9")
+    assert (found["backend_reason"], found["dtype"], found["max_model_len"]) == ("because", "float32", 77)
+    assert [engine["name"] for engine in found["engines"]] == ["a", "b"]
+    fields = {"name", "state", "running", "waiting", "outstanding_tokens", "seconds_since_step"}
+    assert all(set(engine) == fields for engine in found["engines"])
+    assert {"python", "transformers", "tokenizers", "numpy"} <= set(found["versions"])
+    assert (found["settings"]["max_model_len"], found["settings"]["use_vllm"]) == (77, "auto")
+
+
+def test_the_allow_list_names_settings() -> None:
+    assert set(_SHOWN_SETTINGS) <= {field.name for field in dataclasses.fields(ModelSettings)}
+
+
+SECRETS = (
+    "MODELSCOPE_API_TOKEN",
+    "API_KEY",
+    "ADMIN_TOKEN",
+    "HF_TOKEN",
+    "SYSTEM_PROMPT",
+    "MODEL_DIR",
+    "WARMUP_DATA_PATH",
+)
+
+
+def test_nothing_secret_is_told(tokenization: Tokenization, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    environ = dict.fromkeys(SECRETS, SECRET)
+    environ |= {"MODEL_ID": "a/b", "VLLM_ENGINE_ARGS": json.dumps({"hf_token": SECRET})}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert SECRET not in json.dumps(info(tokenization, **environ))

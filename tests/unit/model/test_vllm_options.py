@@ -1,0 +1,130 @@
+"""What vLLM is asked for, and what it finds in the environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llm_model.engines.vllm_options import Device, choose_dtype, engine_options, prepare_environment
+from llm_model.settings import ModelSettings
+
+
+def options(device: Device = "gpu", max_model_len: int = 1024, **environ: str) -> dict[str, Any]:
+    return engine_options(ModelSettings.from_env({"MODEL_DIR": "/m", **environ}), device, max_model_len)
+
+
+PLAIN = {
+    "model": "/m",
+    "served_model_name": "m",
+    "max_model_len": 1024,
+    "tensor_parallel_size": 1,
+    "trust_remote_code": False,
+    "enable_prefix_caching": True,
+    "scheduling_policy": "priority",
+    "disable_log_stats": True,
+}
+
+
+def test_a_plain_start_on_a_gpu() -> None:
+    expected = {"dtype": "auto", "max_num_seqs": 1024, "max_num_batched_tokens": 16384, "enforce_eager": False}
+    assert options("gpu") == PLAIN | expected
+
+
+def test_a_plain_start_on_a_cpu() -> None:
+    found = options("cpu")
+    assert found.pop("dtype") in ("auto", "float32")
+    expected = {"max_num_seqs": 256, "max_num_batched_tokens": 4096, "enforce_eager": True}
+    assert found == PLAIN | expected | {"gpu_memory_utilization": 0.3}
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_the_users_settings_are_passed_on(device: Device) -> None:
+    found = options(
+        device,
+        DTYPE="half",
+        SERVED_MODEL_NAME="name",
+        TENSOR_PARALLEL_SIZE="2",
+        TRUST_REMOTE_CODE="1",
+        ENABLE_PREFIX_CACHING="0",
+        ENABLE_CHUNKED_PREFILL="0",
+        GPU_MEMORY_UTILIZATION="0.5",
+        VLLM_QUANTIZATION="awq",
+        VLLM_LOAD_FORMAT="dummy",
+        VLLM_KV_CACHE_DTYPE="fp8",
+        VLLM_MAX_NUM_SEQS="7",
+        VLLM_MAX_NUM_BATCHED_TOKENS="99",
+        VLLM_COMPILATION_CONFIG='{"level": 2}',
+        VLLM_ENFORCE_EAGER="0",
+    )
+    assert found == PLAIN | {
+        "dtype": "float16",
+        "served_model_name": "name",
+        "tensor_parallel_size": 2,
+        "trust_remote_code": True,
+        "enable_prefix_caching": False,
+        "enable_chunked_prefill": False,
+        "gpu_memory_utilization": 0.5,
+        "quantization": "awq",
+        "load_format": "dummy",
+        "kv_cache_dtype": "fp8",
+        "max_num_seqs": 7,
+        "max_num_batched_tokens": 99,
+        "compilation_config": {"level": 2},
+        "enforce_eager": False,
+    }
+
+
+def test_a_step_takes_the_longest_prompt() -> None:
+    assert options("cpu", max_model_len=8192)["max_num_batched_tokens"] == 8192
+
+
+def test_a_compilation_level_is_a_number() -> None:
+    assert options(VLLM_COMPILATION_CONFIG="3")["compilation_config"] == 3
+
+
+def test_the_load_format_awq_means_auto() -> None:
+    assert options(VLLM_LOAD_FORMAT="awq")["load_format"] == "auto"
+
+
+def test_own_engine_arguments_win_over_all_others() -> None:
+    found = options(
+        DTYPE="half", VLLM_ENGINE_ARGS='{"dtype": "float32", "max_num_seqs": 3, "swap_space": null, "model": "/other"}'
+    )
+    assert (found["dtype"], found["max_num_seqs"], found["swap_space"], found["model"]) == (
+        "float32",
+        3,
+        None,
+        "/other",
+    )
+
+
+@pytest.mark.parametrize(
+    "dtype, device, flags, expected",
+    [
+        ("auto", "cpu", set(), "float32"),
+        ("auto", "cpu", {"avx2", "avx512f"}, "float32"),
+        ("auto", "cpu", {"avx512f", "avx512_bf16"}, "auto"),
+        ("auto", "cpu", {"amx_bf16"}, "auto"),
+        ("bfloat16", "cpu", set(), "bfloat16"),
+        ("float32", "cpu", {"amx_bf16"}, "float32"),
+        ("auto", "gpu", set(), "auto"),
+    ],
+)
+def test_the_type_of_weights_follows_the_processor(dtype: str, device: Device, flags: set[str], expected: str) -> None:
+    assert choose_dtype(dtype, device, flags) == expected
+
+
+def prepared(environ: dict[str, str], **settings: str) -> dict[str, str]:
+    prepare_environment(ModelSettings.from_env(settings), environ)
+    return environ
+
+
+def test_the_environment_is_offline_quiet_and_without_usage_reports() -> None:
+    found = prepared({}, VLLM_LOG_LEVEL="error")
+    assert (found["VLLM_NO_USAGE_STATS"], found["HF_HUB_OFFLINE"], found["VLLM_LOGGING_LEVEL"]) == ("1", "1", "ERROR")
+
+
+def test_what_the_user_set_stays() -> None:
+    own = dict.fromkeys(prepared({}), "the user's")
+    assert prepared(dict(own)) == own
