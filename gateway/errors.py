@@ -2,6 +2,9 @@
 
     GatewayError                     status, type, message; what a client may be told
     ├── BadValue                400  a value that is not allowed: empty or too long prompt, option out of range
+    ├── Unauthorized            401  API_KEY or ADMIN_TOKEN was not sent, or is another one
+    ├── Forbidden               403  not allowed for anybody: ADMIN_TOKEN is not set
+    ├── UnknownModel            404  OpenAI's API: the model's name is another one
     ├── BodyTimeout             408  the request's body did not come in time
     ├── TooLarge                413  body over MAX_BODY_BYTES, or more prompts than MAX_BATCH_PROMPTS
     ├── WrongShape              422  not JSON, not the documented fields or types
@@ -26,19 +29,27 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-_HTTP_ERROR_TYPES = {401: "unauthorized", 403: "forbidden", 404: "not_found", 405: "method_not_allowed"}
+_HTTP_ERROR_TYPES = {404: "not_found", 405: "method_not_allowed"}
+_OPENAI_PREFIX = "/v1/"
 
 
 class GatewayError(Exception):
-    """An error a client may be told. ``retry_after_s`` is sent as ``Retry-After``."""
+    """An error a client may be told. ``retry_after_s`` is sent as ``Retry-After``.
+
+    ``param`` and ``code`` are for OpenAI's API: the field at fault, and a word for programs where one is established.
+    """
 
     status = 500
     type = "internal_error"
     retry_after_s: int | None = None
 
-    def __init__(self, message: str, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self, message: str, retry_after_s: int | None = None, *, param: str | None = None, code: str | None = None
+    ) -> None:
         super().__init__(message)
         self.message = message
+        self.param = param
+        self.code = code
         if retry_after_s is not None:
             self.retry_after_s = retry_after_s
 
@@ -46,6 +57,21 @@ class GatewayError(Exception):
 class BadValue(GatewayError):
     status = 400
     type = "invalid_value"
+
+
+class Unauthorized(GatewayError):
+    status = 401
+    type = "unauthorized"
+
+
+class Forbidden(GatewayError):
+    status = 403
+    type = "forbidden"
+
+
+class UnknownModel(GatewayError):
+    status = 404
+    type = "model_not_found"
 
 
 class BodyTimeout(GatewayError):
@@ -102,19 +128,40 @@ class DeadlineExceeded(GatewayError):
     type = "deadline_exceeded"
 
 
-def error_response(exc: Exception, request_id: str) -> Response:
-    """Translate any exception to the JSON answer; what is not ours to tell becomes a plain 500."""
+def error_response(exc: Exception, request_id: str, path: str = "") -> Response:
+    """Translate any exception to the JSON answer; what is not ours to tell becomes a plain 500.
+
+    On the paths of OpenAI's API the error has that API's fields too.
+    """
+    headers: dict[str, str] = {}
     if isinstance(exc, HTTPException):
-        kind = _HTTP_ERROR_TYPES.get(exc.status_code, "http_error")
-        return _json_error(exc.status_code, kind, str(exc.detail), request_id, dict(exc.headers or {}))
-    error = _as_gateway_error(exc)
-    headers = {} if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
-    return _json_error(error.status, error.type, error.message, request_id, headers)
+        headers |= exc.headers or {}
+        error = GatewayError(str(exc.detail))
+        error.status, error.type = exc.status_code, _HTTP_ERROR_TYPES.get(exc.status_code, "http_error")
+    else:
+        error = as_gateway_error(exc)
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(error.retry_after_s)
+    if error.status == Unauthorized.status:
+        headers["WWW-Authenticate"] = "Bearer"
+    encode = openai_error_body if path.startswith(_OPENAI_PREFIX) else error_body_of
+    return Response(encode(error, request_id), error.status, headers, media_type="application/json")
 
 
 def error_body(kind: str, message: str, request_id: str) -> bytes:
     """The JSON every error answer has."""
     return orjson.dumps({"error": {"type": kind, "message": message, "request_id": request_id}})
+
+
+def error_body_of(error: GatewayError, request_id: str) -> bytes:
+    """The same for an error of ours."""
+    return error_body(error.type, error.message, request_id)
+
+
+def openai_error_body(error: GatewayError, request_id: str) -> bytes:
+    """The same with what clients of OpenAI's API look at besides."""
+    fields = {"type": error.type, "message": error.message, "param": error.param, "code": error.code or error.type}
+    return orjson.dumps({"error": {**fields, "request_id": request_id}})
 
 
 def first_problem(problems: list[Any]) -> str:
@@ -124,7 +171,8 @@ def first_problem(problems: list[Any]) -> str:
     return f"{place}: {problem['msg']}" if place else str(problem["msg"])
 
 
-def _as_gateway_error(exc: Exception) -> GatewayError:
+def as_gateway_error(exc: Exception) -> GatewayError:
+    """The error of ours for any exception; what is not ours to tell says only that something failed."""
     if isinstance(exc, GatewayError):
         return exc
     if isinstance(exc, RequestValidationError):
@@ -132,7 +180,3 @@ def _as_gateway_error(exc: Exception) -> GatewayError:
     if isinstance(exc, ClientDisconnect):
         return ClientGone("the client went away")
     return GatewayError("the gateway failed on this request")
-
-
-def _json_error(status: int, kind: str, message: str, request_id: str, headers: dict[str, str]) -> Response:
-    return Response(error_body(kind, message, request_id), status, headers, media_type="application/json")

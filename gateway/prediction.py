@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
+from typing import NamedTuple
+
+import orjson
 
 from gateway.admission import Admission
-from gateway.errors import BadValue, GatewayError, NotReady
+from gateway.errors import BadValue, GatewayError
+from gateway.metrics import Metrics
 from gateway.policy.answer import finish_answer
 from gateway.policy.budget import BudgetPolicy, Plan
 from gateway.policy.messages import SystemPrompt
 from gateway.policy.sampling import SamplingEncoder, SamplingOptions
+from gateway.policy.streaming import StreamedAnswer
 from gateway.settings import GatewaySettings
 from gateway.triton.generate import Generator
+from gateway.triton.samples import SampleRequest
+from gateway.triton.sampling import Sampler
 from gateway.triton.upstreams import Upstreams
 from gateway.triton.wire import Completion, Conversations
 from gateway.turns import Turns
@@ -41,18 +49,38 @@ class Prediction:
     completion_tokens: int = 0
 
 
+class Delta(NamedTuple):
+    """New text of an answer that is streamed."""
+
+    text: str
+
+
+class FinalAnswer(NamedTuple):
+    """The end of an answer that is streamed: all of it. ``finish_reason`` is ``"stop"`` or ``"length"``."""
+
+    text: str
+    finish_reason: str
+
+
 class Predictor:
     """Answers questions by the answer policy."""
 
     def __init__(
-        self, settings: GatewaySettings, upstreams: Upstreams, system_prompt: SystemPrompt, turns: Turns
+        self,
+        settings: GatewaySettings,
+        upstreams: Upstreams,
+        system_prompt: SystemPrompt,
+        turns: Turns,
+        metrics: Metrics | None = None,
     ) -> None:
         self._settings = settings
         self._upstreams = upstreams
         self._system_prompt = system_prompt
         self._turns = turns
         self._budget = BudgetPolicy(settings.budget)
-        self._generator = Generator(upstreams)
+        self._metrics = metrics or Metrics()
+        self._generator = Generator(upstreams, self._metrics)
+        self._sampler = Sampler(upstreams, self._metrics)
         self.admission = Admission(settings.limits)
 
     async def predict(self, questions: Questions) -> Prediction:
@@ -94,9 +122,44 @@ class Predictor:
         return plans, Conversations(encoded, parameters, questions.request_id)
 
     async def _wait_ready(self) -> None:
-        limits = self._settings.limits
-        if not await self._upstreams.wait_ready(min(limits.ready_timeout_s, limits.request_timeout_s)):
-            raise NotReady(f"the model is {self._upstreams.state}")
+        limits, started = self._settings.limits, time.monotonic()
+        await self._upstreams.require_ready(min(limits.ready_timeout_s, limits.request_timeout_s))
+        self._metrics.ready_wait.observe(time.monotonic() - started)
+
+    async def stream(self, questions: Questions, usage: Prediction) -> AsyncGenerator[Delta | FinalAnswer, None]:
+        """Answer one question piece by piece; closing or cancelling stops its generation.
+
+        ``usage`` takes the tokens that it cost. Raises as :meth:`predict`, and the error that ended the generation.
+        """
+        deadline = time.monotonic() + self._settings.limits.request_timeout_s
+        questions.options.check()
+        if _is_blank(questions.prompts[0]):
+            raise BadValue("the prompt is empty")
+        with self.admission.places(1):
+            (plan,), asked = await self._prepare(questions, [0])
+            await self._wait_ready()
+            opens_think = bool((await self._upstreams.properties()).get("opens_think"))
+            answer = StreamedAnswer(plan, self._settings.answer, opens_think=opens_think)
+            wanted = SampleRequest(
+                kind="messages",
+                inputs=asked.messages,
+                parameters=orjson.loads(asked.sampling_parameters[0]),
+                stream=True,
+                request_id=asked.request_id,
+            )
+            finish_reason = ""
+            async with aclosing(self._sampler.pieces(wanted, deadline)) as found:
+                async for pieces in found:
+                    for piece in pieces:
+                        usage.prompt_tokens = piece.num_input_tokens
+                        usage.completion_tokens += piece.num_output_tokens
+                        finish_reason = piece.finish_reason
+                        if delta := answer.add(piece.text):
+                            yield Delta(delta)
+            rest, whole = answer.finish()
+            if rest:
+                yield Delta(rest)
+            yield FinalAnswer(whole, finish_reason)
 
     def _finish(self, outcome: Completion | GatewayError, plan: Plan, prediction: Prediction) -> str | GatewayError:
         if isinstance(outcome, GatewayError):

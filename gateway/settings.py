@@ -131,6 +131,8 @@ class GatewaySettings:
     log_level: str = "INFO"
     api_key: str | None = field(default=None, repr=False)
     admin_token: str | None = field(default=None, repr=False)
+    cors_allow_origins: tuple[str, ...] = ()
+    """Sites whose pages may read answers; ``*``: all."""
     budget: BudgetSettings = BudgetSettings()
     sampling: SamplingSettings = SamplingSettings()
     answer: AnswerSettings = AnswerSettings()
@@ -150,6 +152,7 @@ class GatewaySettings:
             log_level=env.choice("LOG_LEVEL", ("DEBUG", "INFO", "WARNING", "ERROR"), "INFO"),
             api_key=env.text("API_KEY"),
             admin_token=env.text("ADMIN_TOKEN"),
+            cors_allow_origins=env.words("CORS_ALLOW_ORIGINS"),
             budget=BudgetSettings.from_env(env),
             sampling=SamplingSettings.from_env(env),
             answer=AnswerSettings.from_env(env),

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.errors import GatewayError, error_response
+from gateway.metrics import Metrics
 from gateway.middleware.turns import HEALTH_PATHS
 
 logger = logging.getLogger("gateway.request")
@@ -61,8 +62,9 @@ def record_of(connection: HTTPConnection) -> RequestRecord:
 class ContextMiddleware:
     """Keeps a caller's sane ``X-Request-Id`` or makes one, and sends it with every answer."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,9 +89,10 @@ class ContextMiddleware:
                 logger.exception("request %s failed unexpectedly", record.request_id)
             if record.status:
                 raise  # the answer has begun: all that is left is to break the connection
-            await error_response(exc, record.request_id)(scope, receive, send_with_id)
+            await error_response(exc, record.request_id, scope["path"])(scope, receive, send_with_id)
         finally:
             _log(record, scope)
+            _count(self._metrics, record, scope)
 
 
 def _request_id(scope: Scope) -> str:
@@ -104,3 +107,15 @@ def _log(record: RequestRecord, scope: Scope) -> None:
     level = logging.DEBUG if scope["path"] in HEALTH_PATHS else logging.INFO
     if logger.isEnabledFor(level):
         logger.log(level, "request", extra={"fields": record.fields(scope)})
+
+
+def _count(metrics: Metrics, record: RequestRecord, scope: Scope) -> None:
+    # Routes, not paths: whoever tries a thousand addresses must not make a thousand time series.
+    path = getattr(scope.get("route"), "path", "other")
+    method = scope["method"] if path != "other" else "other"
+    metrics.requests.labels(method, path, record.status).inc()
+    metrics.seconds.labels(path).observe(time.monotonic() - record.started)
+    metrics.prompts.inc(record.prompts or 0)
+    metrics.failed_prompts.inc(record.failed_prompts)
+    metrics.prompt_tokens.inc(record.prompt_tokens)
+    metrics.completion_tokens.inc(record.completion_tokens)

@@ -40,12 +40,32 @@ def strip_think(text: str) -> str:
     stripped = text.strip()
     if "think>" not in stripped.lower():
         return stripped
-    outside = _THINK_BLOCK.sub("", stripped)
-    closed = _THINK_CLOSE.split(outside)
-    answer = closed[-1].strip()
+    outside = outside_think(stripped)
+    answer = behind_closing_tags(outside)[0].strip()
     if answer:
         return answer
     return _THINK_TAG.sub("", stripped).strip() or stripped
+
+
+def outside_think(text: str) -> str:
+    """The text without think blocks; one that was never closed reaches to the end."""
+    return _THINK_BLOCK.sub("", text)
+
+
+def behind_closing_tags(outside: str) -> tuple[str, bool]:
+    """What stands behind the last closing tag whose opening one is not there, and whether there is such a tag."""
+    parts = _THINK_CLOSE.split(outside)
+    return parts[-1], len(parts) > 1
+
+
+def begins_examples(text: str) -> bool:
+    """Whether examples begin somewhere in the text."""
+    return _EXAMPLES.search(text) is not None
+
+
+def without_dangling(text: str) -> str:
+    """The text without the punctuation that would dangle before examples."""
+    return text.rstrip(_DANGLING)
 
 
 def cut_examples(text: str) -> str:
@@ -53,7 +73,7 @@ def cut_examples(text: str) -> str:
     found = _EXAMPLES.search(text)
     if found is None:
         return text
-    return text[: found.start()].rstrip(_DANGLING) or text
+    return without_dangling(text[: found.start()]) or text
 
 
 def keep_sentences(text: str, limit: int) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import orjson
@@ -9,24 +12,31 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.disconnect import run_while_connected
-from gateway.errors import BadValue, GatewayError, ModelFailed
+from gateway.errors import BadValue, GatewayError, ModelFailed, error_body_of
+from gateway.event_stream import EventStream
+from gateway.metrics import Metrics
 from gateway.middleware.context import RequestRecord, record_of
-from gateway.prediction import Prediction, Predictor, Questions
+from gateway.prediction import Delta, Prediction, Predictor, Questions
 from gateway.schemas import ErrorResponse, PredictResponse, parse_predict_request, predict_openapi
 
 _ERROR_STATUSES = (400, 408, 413, 422, 429, 502, 503, 504)
 _RESPONSES: dict[int | str, dict[str, Any]] = {status: {"model": ErrorResponse} for status in _ERROR_STATUSES}
 
 
-def predict_routes(predictor: Predictor) -> APIRouter:
-    """The route, answering with ``predictor``."""
+_RESPONSES[200] = {"description": "The answer", "content": {"text/event-stream": {}}}
+_EVENTS = "text/event-stream"
+
+
+def predict_routes(predictor: Predictor, metrics: Metrics, limit_s: float) -> APIRouter:
+    """The route, answering with ``predictor``. ``limit_s`` is the time that a request has as a whole."""
     router = APIRouter()
 
     @router.post("/predict", response_model=PredictResponse, responses=_RESPONSES, openapi_extra=predict_openapi())
     async def predict(request: Request) -> Response:
         """Answer one question, or each question of a list: same length, same order.
 
-        A question of a list that cannot be answered gets an empty answer and an entry in `errors`.
+        A question of a list that cannot be answered gets an empty answer and an entry in `errors`. With
+        `Accept: text/event-stream` the answer to one question comes as events.
         """
         wish = parse_predict_request(await request.body())
         is_list = isinstance(wish.prompt, list)
@@ -38,11 +48,41 @@ def predict_routes(predictor: Predictor) -> APIRouter:
             request_id=record.request_id,
         )
         record.prompts = len(questions.prompts)
+        if _EVENTS in request.headers.get("accept", ""):
+            if is_list:
+                raise BadValue("a list of prompts cannot be streamed")
+            return EventStream(
+                _events(predictor, questions, record),
+                partial(_error_event, record),
+                limit_s,
+                on_first=partial(metrics.note_first_piece, "/predict", record.started),
+            )
         prediction = await run_while_connected(request.receive, predictor.predict(questions))
         _note(record, prediction)
         return _json(_list_answer(prediction) if is_list else _single_answer(prediction))
 
     return router
+
+
+async def _events(predictor: Predictor, questions: Questions, record: RequestRecord) -> AsyncGenerator[bytes, None]:
+    usage = Prediction([])
+    try:
+        async with aclosing(predictor.stream(questions, usage)) as found:
+            async for item in found:
+                if isinstance(item, Delta):
+                    yield _event({"delta": item.text})
+                else:
+                    yield _event({"response": item.text, "finish_reason": item.finish_reason})
+    finally:
+        _note(record, usage)
+
+
+def _event(fields: dict[str, str]) -> bytes:
+    return b"data: " + orjson.dumps(fields) + b"\n\n"
+
+
+def _error_event(record: RequestRecord, error: GatewayError) -> bytes:
+    return b"event: error\ndata: " + error_body_of(error, record.request_id) + b"\n\n"
 
 
 def _single_answer(prediction: Prediction) -> dict[str, Any]:

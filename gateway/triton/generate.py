@@ -10,6 +10,7 @@ from contextlib import aclosing
 from typing import Any
 
 from gateway.errors import DeadlineExceeded, GatewayError, ModelFailed, UpstreamUnavailable
+from gateway.metrics import Metrics
 from gateway.triton.client import error_of_model
 from gateway.triton.upstreams import Upstream, Upstreams
 from gateway.triton.wire import Completion, Conversations, RowError, WireError, decode_rows, encode_request
@@ -26,8 +27,9 @@ Outcomes = list["Outcome | None"]
 class Generator:
     """Answers conversations with whichever Triton is ready."""
 
-    def __init__(self, upstreams: Upstreams) -> None:
+    def __init__(self, upstreams: Upstreams, metrics: Metrics) -> None:
         self._upstreams = upstreams
+        self._metrics = metrics
 
     async def generate(self, conversations: Conversations, deadline: float) -> list[Outcome]:
         """Return a completion, or what went wrong, for each conversation, in order.
@@ -52,6 +54,7 @@ class Generator:
         missing = rows
         for attempt in range(_ATTEMPTS):
             if attempt:
+                self._metrics.retries.inc(len(missing))
                 logger.info("request %s: %d prompts are sent again", conversations.request_id, len(missing))
             if not await self._upstreams.wait_ready(deadline - time.monotonic()):
                 _fill(outcomes, missing, DeadlineExceeded("the model did not come back in time"))

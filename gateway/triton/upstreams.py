@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, NotReady
 from gateway.readiness import DEFAULT_PROBE_TIMES, ProbeTimes, Readiness, State
 from gateway.triton.client import TritonClient
 from gateway.triton.wire import Conversations, encode_request
@@ -31,7 +31,7 @@ class Upstream:
         self.readiness = Readiness(url, self._probe, lambda: self.client.info(_STATUS_TIMEOUT_S), times)
         self.prompts_in_flight = 0
         self._watch: asyncio.Task[None] | None = None
-        self._info: Mapping[str, Any] | None = None
+        self.last_info: Mapping[str, Any] | None = None
 
     def open(self) -> None:
         self.client.open()
@@ -47,10 +47,10 @@ class Upstream:
     async def info(self) -> Mapping[str, Any] | None:
         """The model's status; while it does not answer, what it said before, without engines; ``None`` at first."""
         try:
-            self._info = await self.client.info(_STATUS_TIMEOUT_S)
+            self.last_info = await self.client.info(_STATUS_TIMEOUT_S)
         except GatewayError:
-            return self._info and {**self._info, "engines": []}
-        return self._info
+            return self.last_info and {**self.last_info, "engines": []}
+        return self.last_info
 
     async def _probe(self) -> None:
         await self.client.all_responses(encode_request(_PROBE, [0]), _PROBE_DEADLINE_S)
@@ -96,6 +96,22 @@ class Upstreams:
             for wait in waits:
                 wait.cancel()
         return self.ready_count > 0
+
+    async def require_ready(self, timeout_s: float) -> None:
+        """Wait until a server is ready. Raises :class:`NotReady` if none is by then."""
+        if not await self.wait_ready(timeout_s):
+            raise NotReady(f"the model is {self.state}")
+
+    def up(self) -> list[tuple[str, bool]]:
+        """The address of each server, and whether its model answers."""
+        return [(upstream.client.url, upstream.readiness.is_ready) for upstream in self._upstreams]
+
+    async def properties(self) -> Mapping[str, Any]:
+        """What does not change about the model, as told by the first server that told it; empty until one has."""
+        for upstream in self._upstreams:
+            if upstream.last_info is not None:
+                return upstream.last_info
+        return await self.info() or {}
 
     async def info(self) -> Mapping[str, Any] | None:
         """The status of the model, engines of all servers together; ``None`` if no server has ever told it."""

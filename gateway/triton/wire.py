@@ -19,20 +19,27 @@ MODEL_NAME = "llm"
 
 # The tensors this process sends and reads; compared with the model's config.pbtxt by a test.
 INPUTS = {
+    "text_input": "BYTES",
     "messages": "BYTES",
     "sampling_parameters": "BYTES",
+    "stream": "BOOL",
     "partial": "BOOL",
+    "exclude_input_in_output": "BOOL",
     "return_finish_reason": "BOOL",
+    "return_logprobs": "BOOL",
     "return_num_input_tokens": "BOOL",
     "return_num_output_tokens": "BOOL",
+    "return_token_ids": "BOOL",
 }
 OUTPUTS = {
     "text_output": "BYTES",
     "index": "UINT32",
     "error": "BYTES",
     "finish_reason": "BYTES",
+    "logprobs": "BYTES",
     "num_input_tokens": "UINT32",
     "num_output_tokens": "UINT32",
+    "token_ids": "BYTES",
 }
 
 _LENGTH = struct.Struct("<I")
@@ -78,13 +85,13 @@ def encode_request(conversations: Conversations, rows: Sequence[int]) -> Any:
     More than one row asks for ``partial`` responses, so that what is finished is known when something breaks midway.
     """
     request = service_pb2.ModelInferRequest(model_name=MODEL_NAME, id=conversations.request_id)
-    _add_input(request, "messages", [conversations.messages[row] for row in rows])
+    add_input(request, "messages", [conversations.messages[row] for row in rows])
     parameters = [conversations.sampling_parameters[row] for row in rows]
-    _add_input(request, "sampling_parameters", parameters[:1] if len(set(parameters)) == 1 else parameters)
+    add_input(request, "sampling_parameters", parameters[:1] if len(set(parameters)) == 1 else parameters)
     for name in ("return_finish_reason", "return_num_input_tokens", "return_num_output_tokens"):
-        _add_flag(request, name)
+        add_flag(request, name)
     if len(rows) > 1:
-        _add_flag(request, "partial")
+        add_flag(request, "partial")
     return request
 
 
@@ -98,7 +105,7 @@ def encode_info_request() -> Any:
 def decode_rows(response: Any) -> list[tuple[int, Completion | RowError]]:
     """The rows of one ModelInferResponse, each with its index. Raises :class:`WireError`."""
     try:
-        raw = _raw_outputs(response)
+        raw = raw_outputs(response)
         texts = unpack_strings(raw["text_output"])
         indices = unpack_integers(raw["index"]) if "index" in raw else [0]
         errors = unpack_strings(raw["error"]) if "error" in raw else [b""] * len(texts)
@@ -112,7 +119,7 @@ def decode_rows(response: Any) -> list[tuple[int, Completion | RowError]]:
         rows: list[tuple[int, Completion | RowError]] = []
         for index, error, (text, reason, prompt_tokens, tokens) in zip(indices, errors, completions, strict=True):
             if error:
-                rows.append((index, _row_error(error)))
+                rows.append((index, row_error(error)))
             else:
                 completion = Completion(text.decode("utf-8", "replace"), reason.decode(), prompt_tokens, tokens)
                 rows.append((index, completion))
@@ -124,7 +131,7 @@ def decode_rows(response: Any) -> list[tuple[int, Completion | RowError]]:
 def decode_info(response: Any) -> dict[str, Any]:
     """The model's status from the answer to :func:`encode_info_request`. Raises :class:`WireError`."""
     try:
-        raw = _raw_outputs(response)
+        raw = raw_outputs(response)
         info = orjson.loads(unpack_strings(raw["text_output"])[0])
     except (KeyError, IndexError, ValueError, struct.error) as exc:
         raise WireError(f"the model's status cannot be read: {exc!r}") from exc
@@ -160,23 +167,23 @@ def unpack_integers(raw: bytes) -> list[int]:
     return values.tolist()
 
 
-def _raw_outputs(response: Any) -> dict[str, bytes]:
+def raw_outputs(response: Any) -> dict[str, bytes]:
     pairs = zip(response.outputs, response.raw_output_contents, strict=True)
     return {output.name: content for output, content in pairs}
 
 
-def _row_error(raw: bytes) -> RowError:
+def row_error(raw: bytes) -> RowError:
     fields = orjson.loads(raw)
     if not isinstance(fields, dict):
         raise WireError("a row's error is no JSON object")
     return RowError(str(fields.get("code")), str(fields.get("message")))
 
 
-def _add_input(request: Any, name: str, items: Sequence[bytes]) -> None:
+def add_input(request: Any, name: str, items: Sequence[bytes]) -> None:
     request.inputs.add(name=name, datatype=INPUTS[name], shape=[len(items)])
     request.raw_input_contents.append(pack_strings(items))
 
 
-def _add_flag(request: Any, name: str) -> None:
+def add_flag(request: Any, name: str) -> None:
     request.inputs.add(name=name, datatype=INPUTS[name], shape=[1])
     request.raw_input_contents.append(_TRUE)

@@ -193,17 +193,18 @@ def answers_in_two_languages(stack: Stack, backend: str) -> None:
 def test_drain_finishes_running_requests_and_refuses_new_ones(default_model: Path, tmp_path: Path, stacks: Any) -> None:
     """SIGTERM under load: what runs is answered, what comes is told 503, the exit code is 0, nothing is left."""
     stacks.stop()
-    stack = Stack.start({"MODEL_DIR": str(default_model), "SHUTDOWN_GRACE_S": "20"}, tmp_path / "log")
-    with ThreadPoolExecutor(4) as clients:
-        running = [
-            clients.submit(stack.predict, f"{n}?", max_new_tokens=300, ignore_eos=True, system_prompt="s")
-            for n in range(4)
-        ]
-        stack.wait_for(lambda: working(stack) == 4, 20, "working")
-        stack.process.send_signal(signal.SIGTERM)
-        stack.wait_for(lambda: httpx.get(f"{stack.url}/").status_code == 503, 10, "draining")
-        refused = httpx.post(f"{stack.url}/predict", json={"prompt": "late"})
-        assert refused.status_code == 503
-        assert "retry-after" in refused.headers
-        assert all(isinstance(done.result(), str) for done in running)
-    assert stack.stop() == 0
+    stack = Stack.start({"MODEL_DIR": str(default_model), "SHUTDOWN_GRACE_S": "60"}, tmp_path / "log")
+    try:
+        with ThreadPoolExecutor(4) as clients:
+            options = {"max_new_tokens": 1500, "ignore_eos": True, "system_prompt": "s"}
+            running = [clients.submit(stack.predict, f"{n}?", **options) for n in range(4)]
+            stack.wait_for(lambda: working(stack) > 0, 20, "working")
+            stack.process.send_signal(signal.SIGTERM)
+            stack.wait_for(lambda: httpx.get(f"{stack.url}/").status_code == 503, 10, "draining")
+            refused = httpx.post(f"{stack.url}/predict", json={"prompt": "late"})
+            assert refused.status_code == 503
+            assert "retry-after" in refused.headers
+            assert all(isinstance(done.result(), str) for done in running)
+    finally:
+        code = stack.stop()
+    assert code == 0

@@ -89,7 +89,10 @@ async def test_openapi_describes_predict_with_examples(gateway: Gateway) -> None
         "system_prompt",
     }
     assert {"200", "400", "413", "422", "429", "502", "503", "504"} <= operation["responses"].keys()
-    assert document["paths"].keys() == {"/", "/health/live", "/health/ready", "/predict", "/info"}
+    assert document["paths"].keys() == {
+        *("/", "/health/live", "/health/ready", "/predict", "/info", "/metrics", "/docs", "/system_prompt"),
+        *("/v1/chat/completions", "/v1/completions", "/v1/models", "/v1/models/{name}"),
+    }
     for example in content["examples"].values():
         answer = await gateway.client.post("/predict", json=example["value"])
         assert answer.status_code == 200

@@ -74,6 +74,7 @@ def test_every_variable_reaches_its_field() -> None:
             "REQUEST_TIMEOUT_S": "8.5",
             "READY_TIMEOUT_S": "0",
             "SHUTDOWN_GRACE_S": "0",
+            "CORS_ALLOW_ORIGINS": "https://a.example, https://b.example",
         }
     )
     assert dataclasses.asdict(settings) == {
@@ -86,6 +87,7 @@ def test_every_variable_reaches_its_field() -> None:
         "log_level": "DEBUG",
         "api_key": "key",
         "admin_token": "token",
+        "cors_allow_origins": ("https://a.example", "https://b.example"),
         "budget": {
             "max_new_tokens": 1,
             "max_new_tokens_code": 2,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ def stream(text: str, cuts: list[int], plan: Plan, settings: AnswerSettings, *, 
     """The deltas for a text that comes in pieces cut at these places, the last one's included; and the answer."""
     answer = StreamedAnswer(plan, settings, opens_think=opens)
     places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    deltas = [answer.add(text[start:end]) for start, end in zip(places, places[1:], strict=False)]
+    deltas = [answer.add(text[start:end]) for start, end in itertools.pairwise(places)]
     rest, whole = answer.finish()
     return [*deltas, rest], whole
 

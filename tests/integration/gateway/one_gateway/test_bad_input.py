@@ -200,7 +200,7 @@ async def test_endless_headers_are_refused(gateway: Gateway) -> None:
         ("GET", "/nothing", 404, "not_found"),
         ("POST", "/", 405, "method_not_allowed"),
         ("GET", "/predict", 405, "method_not_allowed"),
-        ("GET", "/docs", 404, "not_found"),
+        ("GET", "/redoc", 404, "not_found"),
     ],
 )
 async def test_unknown_routes_and_methods_have_the_same_form(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 
 import grpc  # type: ignore[import-untyped]
@@ -13,6 +14,7 @@ from tests.fakes.sampling_triton import SamplingTriton, pieces
 from tests.fakes.triton_server import Refuse
 from tests.integration.gateway.harness import Gateway, running_gateway
 from tests.integration.gateway.openai.conftest import client_of
+from tests.unit.gateway.waiting import until, until_async
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -21,6 +23,12 @@ HELLO: Any = [{"role": "user", "content": "你好"}]
 
 async def chat(client: openai.AsyncOpenAI, **fields: Any) -> Any:
     return await client.chat.completions.create(**{"model": "course", "messages": HELLO, **fields})
+
+
+async def read(stream: Awaitable[Any], texts: list[str | None]) -> None:
+    """Read a stream to its end, noting the texts."""
+    async for chunk in await stream:
+        texts.append(chunk.choices[0].delta.content)  # noqa: PERF401  # what came before an error counts
 
 
 async def test_an_answer(client: openai.AsyncOpenAI, triton: SamplingTriton) -> None:
@@ -184,10 +192,9 @@ async def test_the_stream_as_it_is_on_the_wire(gateway: Gateway) -> None:
 
 async def test_a_fault_midway_is_an_error_of_the_client(client: openai.AsyncOpenAI, triton: SamplingTriton) -> None:
     triton.plays.append(pieces("甲", then=Refuse(grpc.StatusCode.INTERNAL, "INTERNAL: the engine failed")))
-    seen = []
+    seen: list[str | None] = []
     with pytest.raises(openai.APIError, match="the engine failed"):
-        async for chunk in await chat(client, stream=True):
-            seen.append(chunk.choices[0].delta.content)
+        await read(chat(client, stream=True), seen)
     assert seen == ["", "甲"]
 
 
@@ -216,8 +223,7 @@ async def test_what_was_lost_with_its_model_is_sent_again_unless_begun(triton: S
         triton.plays += [pieces("甲", then=lost)]
         if stream:
             with pytest.raises(openai.APIError, match="not available"):
-                async for _ in await chat(client, stream=True):
-                    pass
+                await read(chat(client, stream=True), [])
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -229,13 +235,15 @@ async def test_a_client_that_goes_away_stops_its_generation(
     if stream:
         await (await asked).close()
     else:
-        while not triton.samples:
-            await asyncio.sleep(0.01)
+        await until(lambda: bool(triton.samples))
         asked.cancel()
     await asyncio.wait_for(triton.samples[0].ended.wait(), 2)
     assert triton.samples[0].was_cancelled
-    while await gateway.prompts_in_flight():
-        await asyncio.sleep(0.01)
+
+    async def idle() -> bool:
+        return await gateway.prompts_in_flight() == 0
+
+    await until_async(idle)
 
 
 async def test_the_deadline_ends_a_stream_with_an_error(triton: SamplingTriton) -> None:
@@ -245,16 +253,16 @@ async def test_the_deadline_ends_a_stream_with_an_error(triton: SamplingTriton) 
         client_of(gateway) as client,
     ):
         with pytest.raises(openai.APIError, match="in time"):
-            async for _ in await chat(client, stream=True):
-                pass
+            await read(chat(client, stream=True), [])
 
 
 async def test_a_shutdown_ends_a_stream_with_an_error(triton: SamplingTriton) -> None:
     triton.plays.append(pieces("甲", hang=True))
     async with running_gateway(triton, SERVED_MODEL_NAME="course") as gateway, client_of(gateway) as client:
-        stream = await chat(client, stream=True)
+        stream = asyncio.create_task(chat(client, stream=True))
+        await until(lambda: bool(triton.samples))
+        await stream
         gateway.server.begin_shutdown()
         gateway.server.begin_shutdown()
         with pytest.raises(openai.APIError, match="shut down"):
-            async for _ in stream:
-                pass
+            await read(stream, [])

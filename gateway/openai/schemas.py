@@ -1,0 +1,186 @@
+"""What OpenAI's API takes, as pydantic sees it: the HTTP border, and the source of the OpenAPI document.
+
+A field that is not declared is refused by its name: a client that asks for tools must not get an answer that ignores
+them. Declared as ``Any`` is what may be sent and changes nothing here. A field that is ``null`` counts as not sent.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+
+from gateway.errors import BadValue
+
+_MAX_INT32 = 2**31 - 1
+_MAX_LOGPROBS = 20
+_NO_EFFECT = Field(default=None, description="Accepted; has no effect here.")
+
+Text = Annotated[str, Field(min_length=1)]
+TokenId = Annotated[int, Field(ge=0, le=_MAX_INT32)]
+TokenIds = Annotated[list[Annotated[StrictInt, Field(ge=0, le=_MAX_INT32)]], Field(min_length=1)]
+Prompt = StrictStr | TokenIds | list[StrictStr] | list[TokenIds]
+
+
+class StreamOptions(BaseModel):
+    """What a stream says besides the text."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    include_usage: bool = Field(default=False, description="A last event with the usage of the whole request.")
+    continuous_usage_stats: bool = Field(default=False, description="The usage so far in every event, as vLLM does.")
+    include_obfuscation: Any = _NO_EFFECT
+
+
+class JsonSchema(BaseModel):
+    """A named JSON schema. ``strict`` makes no difference: the text always follows the schema."""
+
+    name: str = ""
+    description: Any = None
+    strict: Any = None
+    json_schema: dict[str, Any] = Field(alias="schema")
+
+
+class ResponseFormat(BaseModel):
+    """What the text must look like."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+
+class CommonRequest(BaseModel):
+    """What chats and completions share; the last ten are vLLM's additions."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model: str | None = Field(default=None, description="The served model's name; left out: that model.")
+    temperature: float | None = Field(default=None, ge=0, le=100)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    n: int = Field(default=1, ge=1, le=128)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=64)] | None = None
+    seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = None
+    response_format: ResponseFormat | None = None
+    user: Any = _NO_EFFECT
+    metadata: Any = _NO_EFFECT
+    store: Literal[False] | None = None
+    service_tier: Any = _NO_EFFECT
+    safety_identifier: Any = _NO_EFFECT
+    prompt_cache_key: Any = _NO_EFFECT
+    prompt_cache_retention: Any = _NO_EFFECT
+    top_k: int | None = Field(default=None, ge=-1, le=_MAX_INT32)
+    min_p: float | None = Field(default=None, ge=0, le=1)
+    repetition_penalty: float | None = Field(default=None, gt=0, le=2)
+    min_tokens: int | None = Field(default=None, ge=0, le=_MAX_INT32)
+    ignore_eos: bool | None = None
+    stop_token_ids: list[TokenId] | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
+    allowed_token_ids: Annotated[list[TokenId], Field(min_length=1)] | None = None
+    bad_words: list[Text] | None = None
+
+
+class ChatMessage(BaseModel):
+    """One message. ``content`` is a text, or a list of parts of the type ``text``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: StrictStr | list[dict[str, Any]]
+    name: str | None = None
+
+
+class ChatRequest(CommonRequest):
+    """``POST /v1/chat/completions``."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=_MAX_INT32)
+    max_completion_tokens: int | None = Field(
+        default=None, ge=1, le=_MAX_INT32, description="Default: what the model has room for."
+    )
+    logprobs: bool = False
+    top_logprobs: int | None = Field(default=None, ge=0, le=_MAX_LOGPROBS)
+    modalities: list[Literal["text"]] | None = None
+    tool_choice: Literal["none"] | None = None
+    parallel_tool_calls: Any = _NO_EFFECT
+
+
+class CompletionRequest(CommonRequest):
+    """``POST /v1/completions``."""
+
+    prompt: Prompt = Field(description="A text, token ids, or a list of one of them.")
+    max_tokens: int = Field(default=16, ge=1, le=_MAX_INT32)
+    logprobs: int | None = Field(default=None, ge=0, le=_MAX_LOGPROBS)
+    echo: bool = False
+    best_of: int | None = None
+
+
+R = TypeVar("R", bound=CommonRequest)
+
+
+def parse_request(body: bytes, kind: type[R]) -> R:
+    """Read a request's body, whatever its content type. Raises :class:`BadValue` naming the field."""
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as exc:
+        raise BadValue(f"the body is not valid JSON: {exc}", code="invalid_json") from exc
+    if not isinstance(fields, dict):
+        raise BadValue("the body must be a JSON object")
+    try:
+        return kind.model_validate(_without_nulls(fields))
+    except ValidationError as exc:
+        problems = exc.errors(include_url=False, include_context=False, include_input=False)
+        raise _bad_field(problems[0]) from exc
+
+
+def request_openapi(kind: type[CommonRequest], examples: dict[str, Any]) -> dict[str, Any]:
+    """The request body's part of the OpenAPI document, with nested schemas in their places."""
+    schema = kind.model_json_schema()
+    definitions = schema.pop("$defs", {})
+    content = {"schema": _inlined(schema, definitions), "examples": {n: {"value": v} for n, v in examples.items()}}
+    return {"requestBody": {"required": True, "content": {"application/json": content}}}
+
+
+def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in fields.items() if value is not None}
+    messages = kept.get("messages")
+    if isinstance(messages, list):
+        # Clients send back what they were answered, with all that was null in it.
+        kept["messages"] = [
+            {name: value for name, value in message.items() if value is not None}
+            if isinstance(message, dict)
+            else message
+            for message in messages
+        ]
+    return kept
+
+
+def _bad_field(problem: Any) -> BadValue:
+    place = [part for part in problem["loc"] if not _names_a_choice(part)]
+    param = ".".join(map(str, place))
+    if place == ["prompt"] or place[:1] == ["prompt"]:
+        expected = "must be a text, a list of texts, a list of token ids, or a list of such lists; not an empty list"
+        return BadValue(f"prompt: {expected}", param="prompt")
+    if problem["type"] == "extra_forbidden":
+        return BadValue(f"{param[:80]}: this parameter is not supported", param=param, code="unsupported_parameter")
+    return BadValue(f"{param}: {problem['msg']}", param=param)
+
+
+def _names_a_choice(part: Any) -> bool:
+    """Whether a part of pydantic's place is no field but one of the types that a value may have."""
+    return isinstance(part, str) and (part in ("str", "nullable") or "[" in part)
+
+
+def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
+    if isinstance(node, list):
+        return [_inlined(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        return _inlined(definitions[node["$ref"].rsplit("/", 1)[-1]], definitions)
+    return {name: _inlined(value, definitions) for name, value in node.items()}

@@ -1,0 +1,117 @@
+"""OpenAI's requests as the model reads them: nothing lost, nothing made up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import BadValue
+from gateway.openai.conversion import StreamWish, chat_samples, completion_samples
+from gateway.openai.logprobs import chat_logprobs, completion_logprobs
+from gateway.openai.schemas import ChatRequest, CompletionRequest, parse_request
+from llm_model import parameters
+
+HELLO: Any = [{"role": "user", "content": "a"}]
+
+
+def chat(**fields: Any) -> ChatRequest:
+    return parse_request(orjson.dumps({"messages": HELLO, **fields}), ChatRequest)
+
+
+def completion(**fields: Any) -> CompletionRequest:
+    return parse_request(orjson.dumps(fields), CompletionRequest)
+
+
+@pytest.mark.parametrize(
+    "fields, max_tokens",
+    [
+        ({}, 100),
+        ({"max_tokens": 5}, 5),
+        ({"max_completion_tokens": 6}, 6),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, 6),
+    ],
+)
+def test_the_answers_length(fields: dict[str, int], max_tokens: int) -> None:
+    assert chat_samples(chat(**fields), 100, "").parameters["max_tokens"] == max_tokens
+
+
+def test_null_is_as_good_as_not_sent() -> None:
+    nothing = dict.fromkeys(("temperature", "stop", "tools", "response_format", "stream", "n", "logprobs"))
+    assert chat_samples(chat(**nothing), 9, "").parameters == {"max_tokens": 9}
+
+
+@pytest.mark.parametrize("prompt", [[], "x", [[1], "x"], 7, [1.5], {}, [None]])
+def test_a_prompt_is_of_one_kind(prompt: Any) -> None:
+    if prompt == "x":
+        assert completion_samples(completion(prompt=prompt), "").inputs == [b"x"]
+        return
+    with pytest.raises(BadValue, match="prompt"):
+        completion_samples(completion(prompt=prompt), "")
+
+
+def test_the_usage_so_far_needs_the_usage() -> None:
+    wish = StreamWish.of(chat(stream=True, stream_options={"continuous_usage_stats": True}))
+    assert (wish.include_usage, wish.continuous_usage) == (False, False)
+
+
+_NUMBERS = st.fixed_dictionaries(
+    {},
+    optional={
+        "temperature": st.floats(0, 100),
+        "top_p": st.floats(0.001, 1),
+        "n": st.integers(1, 128),
+        "stop": st.one_of(st.text(min_size=1), st.lists(st.text(min_size=1), max_size=4)),
+        "seed": st.integers(-(2**63), 2**63 - 1),
+        "presence_penalty": st.floats(-2, 2),
+        "frequency_penalty": st.floats(-2, 2),
+        "logit_bias": st.dictionaries(st.integers(0, 1000).map(str), st.floats(-100, 100)),
+        "top_k": st.integers(-1, 1000),
+        "min_p": st.floats(0, 1),
+        "repetition_penalty": st.floats(0.001, 2),
+        "min_tokens": st.integers(0, 100),
+        "ignore_eos": st.booleans(),
+        "stop_token_ids": st.lists(st.integers(0, 1000)),
+        "skip_special_tokens": st.booleans(),
+        "allowed_token_ids": st.lists(st.integers(0, 1000), min_size=1),
+        "bad_words": st.lists(st.text(min_size=1)),
+        "response_format": st.sampled_from(
+            [
+                {"type": "text"},
+                {"type": "json_object"},
+                {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}},
+            ]
+        ),
+    },
+)
+
+
+@given(fields=_NUMBERS, logprobs=st.one_of(st.none(), st.integers(0, 20)))
+def test_what_is_accepted_here_is_accepted_by_the_model(fields: dict[str, Any], logprobs: int | None) -> None:
+    wanted = completion_samples(completion(prompt="a", logprobs=logprobs, **fields), "")
+    read = parameters.parse(orjson.dumps({**wanted.parameters, "n": wanted.n}))
+    assert (read.n, read.max_tokens, read.logprobs) == (fields.get("n", 1), 16, logprobs)
+    for name in ("temperature", "top_p", "seed", "top_k", "min_p", "presence_penalty", "ignore_eos"):
+        if name in fields:
+            assert getattr(read, name) == fields[name]
+
+
+def test_log_probabilities_in_both_forms() -> None:
+    position = {
+        "7": {"logprob": -2.0, "rank": 3, "decoded_token": "c"},
+        "5": {"logprob": -0.5, "rank": 1, "decoded_token": "a"},
+        "6": {"logprob": None, "rank": 2, "decoded_token": "b"},
+    }
+    (token,) = chat_logprobs([position], [7], 2)["content"]
+    assert (token["token"], [top["token"] for top in token["top_logprobs"]]) == ("c", ["a", "b"])
+    assert token["top_logprobs"][1]["logprob"] == -9999.0
+    assert completion_logprobs([position, position], [7, 5], 10) == {
+        "text_offset": [10, 11],
+        "tokens": ["c", "a"],
+        "token_logprobs": [-2.0, -0.5],
+        "top_logprobs": [{"c": -2.0, "a": -0.5, "b": -9999.0}] * 2,
+    }
+    assert completion_logprobs([], [], 3)["text_offset"] == []
