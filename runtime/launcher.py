@@ -28,7 +28,7 @@ from runtime.log_pump import LogPump
 from runtime.preflight import preflight, report
 from runtime.readiness import Readiness
 from runtime.settings import RuntimeSettings
-from runtime.triton_command import RUN_ID_VARIABLE, SHM_DIR, remove_shared_memory
+from runtime.triton_command import ENGINE_STOP_S, RUN_ID_VARIABLE, SHM_DIR, remove_shared_memory
 from runtime.triton_runtime import obtain
 
 # Beyond SHUTDOWN_GRACE_S: the gateway ends by itself after it; Triton then unloads the model and stops its engines.
@@ -52,7 +52,7 @@ class StopTimes:
     def of(cls, settings: RuntimeSettings) -> StopTimes:
         """From SHUTDOWN_GRACE_S."""
         grace = int(-(-settings.shutdown_grace_s // 1))
-        return cls(gateway_s=grace + GATEWAY_STOP_MARGIN_S, triton_s=grace + TRITON_STOP_MARGIN_S)
+        return cls(gateway_s=grace + GATEWAY_STOP_MARGIN_S, triton_s=grace + ENGINE_STOP_S + TRITON_STOP_MARGIN_S)
 
     @property
     def all_s(self) -> int:

@@ -18,7 +18,7 @@ import httpx
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 START_S = 240.0  # two busy cores, a cold disk cache
-STOP_S = 60.0
+STOP_S = 120.0
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def test_ports_and_addresses() -> None:
 
 
 def test_a_fraction_of_a_second_of_grace_is_not_lost() -> None:
-    assert flags(SHUTDOWN_GRACE_S="2.5")["--exit-timeout-secs"] == ["3"]
+    assert flags(SHUTDOWN_GRACE_S="2.5")["--exit-timeout-secs"] == ["33"]  # 30 more for the engines
 
 
 def test_the_doors_close_with_another_secret_each_time() -> None:
