@@ -78,7 +78,11 @@ def test_a_zombie_has_ended() -> None:
 
 
 def test_an_environment_is_looked_into() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={"WHO": "gateway"}) as child:
+    command = [sys.executable, "-c", "input(print('up', flush=True) or '')"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env={"WHO": "gateway"}, **pipes) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"up\n"  # right after the fork it is still another program's
         assert processes.environment_has(child.pid, b"WHO=gateway")
         assert not processes.environment_has(child.pid, b"WHO=gate")
         child.communicate(b"\n")

@@ -139,7 +139,7 @@ class VllmEngine:
 
 
 def _known_options(options: dict[str, Any], user_options: Collection[str]) -> dict[str, Any]:
-    """The options that this vLLM has: a default of ours that it lacks is left out, an option of the operator's refused."""
+    """The options that this vLLM has: a default of ours that it lacks is left out, one of the operator's is refused."""
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
     for name in user_options:
         if name not in known:
