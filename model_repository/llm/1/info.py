@@ -43,6 +43,7 @@ def model_info(settings: ModelSettings, backend: Backend) -> dict[str, Any]:
         "backend_reason": backend.reason,
         "dtype": backend.pool.dtype,
         "max_model_len": backend.max_model_len,
+        "opens_think": backend.tokenization.opens_think,
         "engines": [dataclasses.asdict(status) for status in backend.pool.status()],
         "versions": {"python": platform.python_version(), backend.name: backend.version} | _package_versions(),
         "settings": {name: getattr(settings, name) for name in _SHOWN_SETTINGS},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,15 @@ class Tokenization:
     def vocab_size(self) -> int:
         """Token ids the tokenizer knows, added tokens included."""
         return len(self._tokenizer)
+
+    @cached_property
+    def opens_think(self) -> bool:
+        """Whether a rendered chat ends within a think block, so that completions begin with the model's thoughts."""
+        try:
+            text = self.render_chat([{"role": "user", "content": "?"}])
+        except InvalidArgument:  # a template that wants more than a question
+            return False
+        return text.rfind("<think>") > text.rfind("</think>")
 
     def special_token_id(self, text: str) -> int | None:
         """The id of an added token (``<|im_end|>``) that is spelled ``text``, else ``None``."""

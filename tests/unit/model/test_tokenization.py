@@ -198,3 +198,10 @@ def test_a_length_that_is_no_number_stops_the_start(tmp_path: Path, config: dict
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(StartupError, match=r"config\.json: max_position_embeddings is no number"):
         model_max_length(str(tmp_path), 8192)
+
+
+@pytest.mark.parametrize("end, opens", [("", False), ("<think>\n", True), ("<think>\n\n</think>\n\n", False)])
+def test_a_template_may_open_a_think_block(end: str, opens: bool) -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}" + end
+    assert Tokenization(tokenizer).opens_think is opens
