@@ -50,6 +50,7 @@ class Stack:
     ports: Ports
     log: Path
     pids: set[int] = field(default_factory=set)
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=300))
 
     @staticmethod
     def launch(settings: Mapping[str, str], log: Path) -> Stack:
@@ -117,7 +118,7 @@ class Stack:
 
     def predict(self, prompt: str | Sequence[str], **options: Any) -> Any:
         """Ask ``/predict`` and return ``response``; the request must succeed."""
-        reply = httpx.post(f"{self.url}/predict", json={"prompt": prompt, **options}, timeout=300)
+        reply = self.client.post(f"{self.url}/predict", json={"prompt": prompt, **options})
         assert reply.status_code == 200, reply.text
         return reply.json()["response"]
 
@@ -135,6 +136,7 @@ class Stack:
         try:
             return self.process.wait(timeout=STOP_S)
         finally:
+            self.client.close()
             self.process.kill()
             left = [pid for pid in self.pids if is_running(pid)]
             for pid in left:

@@ -198,7 +198,7 @@ def test_drain_finishes_running_requests_and_refuses_new_ones(default_model: Pat
         with ThreadPoolExecutor(4) as clients:
             options = {"max_new_tokens": 1500, "ignore_eos": True, "system_prompt": "s"}
             running = [clients.submit(stack.predict, f"{n}?", **options) for n in range(4)]
-            stack.wait_for(lambda: working(stack) > 0, 20, "working")
+            stack.wait_for(lambda: working(stack) == 4, 20, "working")
             stack.process.send_signal(signal.SIGTERM)
             stack.wait_for(lambda: httpx.get(f"{stack.url}/").status_code == 503, 10, "draining")
             refused = httpx.post(f"{stack.url}/predict", json={"prompt": "late"})
