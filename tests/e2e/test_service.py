@@ -205,6 +205,7 @@ def test_drain_finishes_running_requests_and_refuses_new_ones(default_model: Pat
             assert refused.status_code == 503
             assert "retry-after" in refused.headers
             assert all(isinstance(done.result(), str) for done in running)
+        code = stack.process.wait(timeout=120)  # a second signal would end it at once
     finally:
-        code = stack.stop()
+        stack.stop()
     assert code == 0
