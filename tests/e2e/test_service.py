@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.e2e.stack import Stack
-from tests.e2e.triton_client import flag, infer, strings
+from tests.e2e.triton_client import flag, infer, requests_in_engines, strings
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -131,14 +131,8 @@ def test_a_client_that_goes_away_frees_the_engine(stack: Stack, prompts: list[st
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{stack.url}/predict", json=body, timeout=1.0)
     left_at = time.monotonic()
-    stack.wait_for(lambda: working(stack) == 0, 20, "free again")
+    stack.wait_for(lambda: requests_in_engines(stack.grpc_address) == 0, 20, "free again")
     assert time.monotonic() - left_at < 2.5  # 2 s, and the time that asking takes
-
-
-def working(stack: Stack) -> int:
-    answer = infer(stack.grpc_address, [], parameters={"info": True})
-    engines = json.loads(answer.responses[0]["text_output"][0])["engines"]
-    return sum(engine["running"] + engine["waiting"] for engine in engines)
 
 
 def test_health_stays_quick_while_ten_thousand_prompts_come_in(stack: Stack) -> None:
@@ -198,7 +192,7 @@ def test_drain_finishes_running_requests_and_refuses_new_ones(default_model: Pat
         with ThreadPoolExecutor(4) as clients:
             options = {"max_new_tokens": 1500, "ignore_eos": True, "system_prompt": "s"}
             running = [clients.submit(stack.predict, f"{n}?", **options) for n in range(4)]
-            stack.wait_for(lambda: working(stack) == 4, 20, "working")
+            stack.wait_for(lambda: requests_in_engines(stack.grpc_address) == 4, 20, "working")
             stack.process.send_signal(signal.SIGTERM)
             stack.wait_for(lambda: httpx.get(f"{stack.url}/").status_code == 503, 10, "draining")
             refused = httpx.post(f"{stack.url}/predict", json={"prompt": "late"})

@@ -16,7 +16,7 @@ import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
 from tests.e2e.stack import Stack
-from tests.e2e.triton_client import flag, infer, strings
+from tests.e2e.triton_client import flag, infer, requests_in_engines, strings
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 
@@ -221,10 +221,10 @@ def test_cancelled_requests_leave_the_engine(stack: Stack, rows: int, streamed: 
         client.start_stream(lambda result, error: ended.append(error))
         inputs = [strings("messages", [CHAT] * rows), strings("sampling_parameters", [LONG]), flag("stream", streamed)]
         client.async_stream_infer("llm", inputs)
-        stack.wait_for(lambda: running(stack) == rows, 20, "generating")
+        stack.wait_for(lambda: requests_in_engines(stack.grpc_address) == rows, 20, "generating")
         cancelled_at = time.monotonic()
         client.stop_stream(cancel_requests=True)
-    stack.wait_for(lambda: running(stack) == 0, 20, "free again")
+    stack.wait_for(lambda: requests_in_engines(stack.grpc_address) == 0, 20, "free again")
     assert time.monotonic() - cancelled_at < 2.0
 
 
@@ -241,12 +241,5 @@ def test_a_deadline_ends_the_generation(stack: Stack) -> None:
 
     asyncio.run(ask())
     ended_at = time.monotonic()
-    stack.wait_for(lambda: running(stack) == 0, 20, "free again")
+    stack.wait_for(lambda: requests_in_engines(stack.grpc_address) == 0, 20, "free again")
     assert time.monotonic() - ended_at < 2.0
-
-
-def running(stack: Stack) -> int:
-    """Requests in the engines, by the model's own word."""
-    answer = infer(stack.grpc_address, [], parameters={"info": True})
-    engines = json.loads(answer.responses[0]["text_output"][0])["engines"]
-    return sum(engine["running"] + engine["waiting"] for engine in engines)

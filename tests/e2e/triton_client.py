@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -74,3 +75,10 @@ def infer(
                 answer.responses.append({out.name: result.as_numpy(out.name).tolist() for out in response.outputs})
             answer.final = response.parameters["triton_final_response"].bool_param
     return answer
+
+
+def requests_in_engines(address: str) -> int:
+    """Requests running or waiting in the engines, by the model's own word."""
+    answer = infer(address, [], parameters={"info": True})
+    engines = json.loads(answer.responses[0]["text_output"][0])["engines"]
+    return sum(engine["running"] + engine["waiting"] for engine in engines)
