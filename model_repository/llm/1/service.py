@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from . import tensors
-from .engines.selection import Backend, select_backend
+from .engines.selection import Backend, select_backend, start_backend
 from .errors import EngineUnavailable, GenerationFailed, ModelError
+from .event_loop import new_event_loop
 from .generation import Generator
 from .info import model_info
 from .logs import logger
@@ -32,7 +33,7 @@ class ModelService:
         self._settings = settings
         self._labels = labels
         self._metrics: MetricsPublisher | None = None
-        self._loop = _new_event_loop()
+        self._loop = new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="event-loop", daemon=True)
         self._outbox = Outbox()
         self._cancellations = CancellationWatcher()
@@ -78,9 +79,8 @@ class ModelService:
         self._thread.join(timeout=5)
 
     async def _start(self) -> Backend:
-        backend = select_backend(self._settings)
-        self._backend = backend
-        await backend.pool.start()
+        # The engines' processes end with the thread that starts them, which this one outlives: it runs the loop.
+        backend = self._backend = await start_backend(select_backend(self._settings))
         generator = Generator(backend.pool, backend.tokenization, backend.max_model_len)
         await warm_up(generator, self._settings)
         self._generator = generator
@@ -147,13 +147,3 @@ def _send_rows(stream: ResponseStream, rows: list[Row], call: InferenceCall) -> 
 def _fail(stream: ResponseStream, error: ModelError) -> None:
     told = error.detached()
     stream.fail(lambda: tensors.build_error(told))
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop where it is installed, as in vLLM's own server."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -49,8 +50,10 @@ class Sample:
 class EngineStatus:
     """A snapshot of one engine for ``/info``, metrics and the watchdog.
 
-    ``state`` is ``"starting"``, ``"ready"`` or ``"dead"``. ``seconds_since_step`` is the age of the latest sign that
-    the engine made progress (a step that produced tokens), ``None`` before the first.
+    ``state`` is ``"starting"``, ``"ready"``, ``"restarting"`` (after it died) or ``"dead"``, which it stays.
+    ``seconds_since_step`` is the age of the latest sign that the engine made progress (a step that produced tokens),
+    ``None`` before the first. ``gpu`` names the devices it was given, ``None`` on a CPU; ``pid`` is its process where
+    it has one of its own.
     """
 
     name: str
@@ -59,6 +62,9 @@ class EngineStatus:
     waiting: int = 0
     outstanding_tokens: int = 0
     seconds_since_step: float | None = None
+    gpu: str | None = None
+    pid: int | None = None
+    restarts: int = 0
 
 
 class Engine(Protocol):
@@ -72,13 +78,16 @@ class Engine(Protocol):
         """The type the weights are computed in, as torch names it; exact once started."""
 
     async def start(self) -> None:
-        """Load the model. Raises :class:`StartupError` with the cause in one line."""
+        """Load the model. Raises :class:`StartupError` with the cause in one line.
+
+        May be called again after the engine died.
+        """
 
     async def generate(self, request: GenerationRequest) -> list[Sample]:
         """Return the ``n`` finished samples of one prompt, ordered by index.
 
         Cancelling the awaiting task aborts the generation. Raises :class:`InvalidArgument`,
-        :class:`GenerationFailed`, or :class:`EngineUnavailable` when the engine died.
+        :class:`GenerationFailed`, or :class:`EngineDied` when the engine died meanwhile.
         """
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Sample], None]:
@@ -87,8 +96,20 @@ class Engine(Protocol):
     def is_alive(self) -> bool:
         """Whether the engine can take requests."""
 
+    async def wait_dead(self) -> str:
+        """Return why, once a started engine has died or hangs and its processes are gone; it may be started again.
+
+        An engine without a process of its own dies with the model and never returns.
+        """
+
     def status(self) -> EngineStatus:
         """Return a snapshot; never blocks."""
 
     async def stop(self) -> None:
         """End the engine and its processes; idempotent."""
+
+
+async def never_dead() -> str:
+    """:meth:`Engine.wait_dead` of an engine without a process of its own: it dies with the model."""
+    await asyncio.get_running_loop().create_future()
+    raise AssertionError("unreachable")

@@ -6,10 +6,20 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 
-from .base import EngineStatus, GenerationRequest, Sample
+from ..tokenization import Tokenization
+from .base import EngineStatus, GenerationRequest, Sample, never_dead
 from .stats import EngineStats
 
 Decode = Callable[[list[int], bool], str]  # token ids and skip_special_tokens in, text out
+
+
+def decoder(tokenization: Tokenization) -> Decode:
+    """How the echo engine makes text of one sequence."""
+
+    def decode(token_ids: list[int], skip_special_tokens: bool) -> str:
+        return tokenization.decode([token_ids], skip_special_tokens=skip_special_tokens)[0]
+
+    return decode
 
 
 class EchoEngine:
@@ -62,6 +72,9 @@ class EchoEngine:
 
     def is_alive(self) -> bool:
         return self._last_step is not None
+
+    async def wait_dead(self) -> str:
+        return await never_dead()
 
     def status(self) -> EngineStatus:
         age = None if self._last_step is None else time.monotonic() - self._last_step

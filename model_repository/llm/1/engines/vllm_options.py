@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +33,7 @@ def prepare_environment(settings: ModelSettings, environ: Any = os.environ) -> N
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; vLLM's own choice on a CPU is a share of all memory
         "TOKENIZERS_PARALLELISM": "true",  # else a forked engine switches the batch tokenizer to one core
     }
-    if () < _installed_release() < (0, 11):
+    if () < installed_release() < (0, 11):
         defaults["VLLM_USE_V1"] = "1"  # off the main thread 0.10 would choose the old engine
     for name, value in defaults.items():
         environ.setdefault(name, value)
@@ -72,7 +73,7 @@ def engine_options(settings: ModelSettings, device: Device, max_model_len: int) 
 
 
 def _memory_share(settings: ModelSettings, device: Device) -> float | None:
-    """The share of the device's memory that each engine may use; the operator's is for all its engines together."""
+    """The share of the device's memory that each engine may use; on a GPU the plan says it."""
     if settings.gpu_memory_utilization is not None:
         return settings.gpu_memory_utilization / (settings.engines_per_gpu or 1)
     # vLLM's own 0.92 counts all of a CPU's memory, which other programs use too; the KV cache has a size of its own.
@@ -100,9 +101,23 @@ def _compilation_config(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
-def _installed_release() -> tuple[int, ...]:
-    """Major and minor version of the installed vLLM, by whichever distribution it came; empty if there is none."""
+def installed_version() -> str:
+    """The installed vLLM's version, by whichever distribution it came; empty if there is none."""
     for name in ("vllm", "vllm-cpu"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            return tuple(int(part) for part in metadata.version(name).split(".")[:2])
-    return ()
+            return metadata.version(name)
+    return ""
+
+
+def installed_release() -> tuple[int, ...]:
+    """Major and minor version of the installed vLLM; empty if there is none."""
+    found = re.match(r"(\d+)\.(\d+)", installed_version())
+    return (int(found[1]), int(found[2])) if found else ()
+
+
+def expected_device(gpu_present: bool) -> Device:
+    """What the installed vLLM will compute on: a build for CPUs does not use a GPU."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        metadata.version("vllm-cpu")
+        return "cpu"
+    return "gpu" if gpu_present and not installed_version().endswith("+cpu") else "cpu"
