@@ -34,6 +34,7 @@ def test_the_fields(tokenization: Tokenization) -> None:
     assert (found["backend_reason"], found["dtype"], found["max_model_len"]) == ("because", "float32", 77)
     assert [engine["name"] for engine in found["engines"]] == ["a", "b"]
     fields = {"name", "state", "running", "waiting", "outstanding_tokens", "seconds_since_step"}
+    fields |= {"gpu", "pid", "restarts"}
     assert all(set(engine) == fields for engine in found["engines"])
     assert {"python", "transformers", "tokenizers", "numpy"} <= set(found["versions"])
     assert (found["settings"]["max_model_len"], found["settings"]["use_vllm"]) == (77, "auto")

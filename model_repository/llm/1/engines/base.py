@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..parameters import SamplingParameters
 from .stats import EngineStats
@@ -96,12 +95,6 @@ class Engine(Protocol):
     def is_alive(self) -> bool:
         """Whether the engine can take requests."""
 
-    async def wait_dead(self) -> str:
-        """Return why, once a started engine has died or hangs and its processes are gone; it may be started again.
-
-        An engine without a process of its own dies with the model and never returns.
-        """
-
     def status(self) -> EngineStatus:
         """Return a snapshot; never blocks."""
 
@@ -109,7 +102,9 @@ class Engine(Protocol):
         """End the engine and its processes; idempotent."""
 
 
-async def never_dead() -> str:
-    """:meth:`Engine.wait_dead` of an engine without a process of its own: it dies with the model."""
-    await asyncio.get_running_loop().create_future()
-    raise AssertionError("unreachable")
+@runtime_checkable
+class RestartableEngine(Engine, Protocol):
+    """An engine in a process of its own. One without dies with the model, or says for good that it is not alive."""
+
+    async def wait_dead(self) -> str:
+        """Return why, once the started engine has died or hangs and its processes are gone; it may be started again."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 
 from ..tokenization import Tokenization
-from .base import EngineStatus, GenerationRequest, Sample, never_dead
+from .base import EngineStatus, GenerationRequest, Sample
 from .stats import EngineStats
 
 Decode = Callable[[list[int], bool], str]  # token ids and skip_special_tokens in, text out
@@ -72,9 +72,6 @@ class EchoEngine:
 
     def is_alive(self) -> bool:
         return self._last_step is not None
-
-    async def wait_dead(self) -> str:
-        return await never_dead()
 
     def status(self) -> EngineStatus:
         age = None if self._last_step is None else time.monotonic() - self._last_step

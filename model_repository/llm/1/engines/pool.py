@@ -8,7 +8,7 @@ import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from ..errors import EngineDied, EngineUnavailable, GenerationFailed
-from .base import Engine, EngineStatus, GenerationRequest, Sample
+from .base import Engine, EngineStatus, GenerationRequest, RestartableEngine, Sample
 from .isolation import SUSPECT_AFTER, Ward
 from .placement import Placement
 from .slots import Changes, Slot, expected_work
@@ -46,8 +46,9 @@ class EnginePool:
             await self.stop()
             raise
         for slot in self._slots:
-            supervisor = Supervisor(slot, self._rule, self._changes, self._placement.forget)
-            self._supervisors.append(asyncio.ensure_future(supervisor.run()))
+            if isinstance(slot.engine, RestartableEngine):
+                supervisor = Supervisor(slot, slot.engine, self._rule, self._changes, self._placement.forget)
+                self._supervisors.append(asyncio.ensure_future(supervisor.run()))
 
     async def stop(self) -> None:
         supervisors, self._supervisors = self._supervisors, []

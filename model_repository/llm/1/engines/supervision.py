@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..errors import StartupError
 from ..logs import logger
+from .base import RestartableEngine
 from .slots import Changes, Slot
 
 
@@ -59,8 +60,17 @@ class RestartHistory:
 class Supervisor:
     """Watches one engine and starts it again."""
 
-    def __init__(self, slot: Slot, rule: RestartRule, changes: Changes, on_death: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        slot: Slot,
+        engine: RestartableEngine,
+        rule: RestartRule,
+        changes: Changes,
+        on_death: Callable[[str], None],
+    ) -> None:
+        """``engine`` is the slot's, and has been started."""
         self._slot = slot
+        self._engine = engine
         self._history = RestartHistory(rule)
         self._changes = changes
         self._on_death = on_death
@@ -80,7 +90,7 @@ class Supervisor:
             self._changes.tell()
 
     async def _wait_death(self) -> None:
-        reason = await self._slot.engine.wait_dead()
+        reason = await self._engine.wait_dead()
         logger.error("the engine %s died: %s", self._slot.name, reason)
         self._slot.recovery = "restarting"
         self._on_death(self._slot.name)
@@ -92,7 +102,7 @@ class Supervisor:
         while (pause_s := self._history.next_pause_s()) is not None:
             await asyncio.sleep(pause_s)
             try:
-                await slot.engine.start()
+                await self._engine.start()
             except StartupError as exc:
                 logger.error("the engine %s cannot be started again: %s", slot.name, exc)  # noqa: TRY400 - one line
                 self._history.failed()

@@ -18,7 +18,7 @@ from typing import Protocol
 from ..errors import EngineUnavailable, InvalidArgument, ModelError
 from ..logs import logger
 from ..parameters import SamplingParameters
-from .base import EngineStatus, GenerationRequest, Sample, never_dead
+from .base import EngineStatus, GenerationRequest, Sample
 from .stats import EngineStats
 from .transformers_model import TransformersConfig, load_model
 from .transformers_queue import BatchLimits, RowQueue
@@ -83,9 +83,6 @@ class TransformersEngine:
         with self._submitted(request, is_streaming=True) as mailbox:
             while mailbox.is_open:
                 yield await mailbox.take()
-
-    async def wait_dead(self) -> str:
-        return await never_dead()
 
     def is_alive(self) -> bool:
         """Whether the worker thread takes rows."""

@@ -26,7 +26,7 @@ from vllm.v1.metrics.loggers import StatLoggerBase
 from ..errors import EngineUnavailable, GenerationFailed, InvalidArgument, StartupError
 from ..logs import logger
 from ..parameters import SamplingParameters, StructuredOutputs
-from .base import EngineStatus, GenerationRequest, Sample, never_dead
+from .base import EngineStatus, GenerationRequest, Sample
 from .stats import EngineStats
 from .vllm_options import Device
 
@@ -121,9 +121,6 @@ class VllmEngine:
 
     def is_alive(self) -> bool:
         return self._llm is not None and not self._llm.errored
-
-    async def wait_dead(self) -> str:
-        return await never_dead()  # its worker process is watched from outside
 
     def status(self) -> EngineStatus:
         state = "starting" if self._llm is None else "ready" if self.is_alive() else "dead"
