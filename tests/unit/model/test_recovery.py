@@ -131,7 +131,7 @@ async def test_nothing_else_runs_on_the_engine_of_a_suspect() -> None:
             await until(lambda: engine.running == 1)
             engine.may_start.clear()
             engine.die()
-            await until(lambda: states(pool) == ["restarting"])
+            await until(lambda: states(pool) == ["restarting"] and not engine.running)
         others = [asyncio.ensure_future(pool.generate(prompt(str(n)))) for n in range(5)]
         await asyncio.sleep(0.01)
         engine.may_start.set()
