@@ -61,6 +61,7 @@ class SamplingParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     allowed_token_ids: Annotated[tuple[NonNegative, ...], Meta(min_length=1)] | None = None
     bad_words: tuple[Text, ...] | None = None
     structured_outputs: StructuredOutputs | None = None
+    lora_name: Text | None = None
 
     @property
     def stop_strings(self) -> tuple[str, ...]:

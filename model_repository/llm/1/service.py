@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from . import tensors
+from .adapters import Adapters
 from .engines.selection import Backend, select_backend
 from .errors import EngineUnavailable, GenerationFailed, ModelError
 from .generation import Generator
@@ -81,7 +82,9 @@ class ModelService:
         backend = select_backend(self._settings)
         self._backend = backend
         await backend.pool.start()
-        generator = Generator(backend.pool, backend.tokenization, backend.max_model_len)
+        self._backend = backend = backend.fitted()
+        adapters = Adapters.load(self._settings.lora_modules)
+        generator = Generator(backend.pool, backend.tokenization, backend.max_model_len, adapters)
         await warm_up(generator, self._settings)
         self._generator = generator
         return backend

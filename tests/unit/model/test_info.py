@@ -29,7 +29,7 @@ def info(tokenization: Tokenization, **environ: str) -> dict[str, Any]:
 def test_the_fields(tokenization: Tokenization) -> None:
     found = info(tokenization, MODEL_ID="a/b", MAX_MODEL_LEN="77")
     about_backend = {"backend", "backend_version", "backend_reason", "dtype", "max_model_len", "opens_think"}
-    assert set(found) == {"model", "engines", "versions", "settings"} | about_backend
+    assert set(found) == {"model", "engines", "versions", "settings", "adapters", "notes"} | about_backend
     assert (found["model"], found["backend"], found["backend_version"]) == ("b", "vllm", "9.9")
     assert (found["backend_reason"], found["dtype"], found["max_model_len"]) == ("because", "float32", 77)
     assert [engine["name"] for engine in found["engines"]] == ["a", "b"]

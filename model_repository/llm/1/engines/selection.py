@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 from dataclasses import dataclass
@@ -27,6 +28,11 @@ class Backend:
     tokenization: Tokenization
     max_model_len: int
 
+    def fitted(self) -> Backend:
+        """This backend with the context that its started engines really have."""
+        lengths = [status.max_model_len for status in self.pool.status() if status.max_model_len]
+        return dataclasses.replace(self, max_model_len=min([self.max_model_len, *lengths]))
+
 
 def select_backend(settings: ModelSettings) -> Backend:
     """Choose vLLM where it can serve the model, else transformers. Raises :class:`StartupError`.
@@ -44,6 +50,8 @@ def select_backend(settings: ModelSettings) -> Backend:
         return _vllm(settings, tokenization, max_model_len)
     if settings.force_vllm:
         raise StartupError(f"FORCE_VLLM is set, but {reason}")
+    if settings.lora_modules:
+        raise StartupError(f"LORA_MODULES needs vLLM, and transformers would serve, because {reason}")
     logger.warning("serving with transformers, because %s", reason)
     return _transformers(settings, tokenization, max_model_len, reason)
 
