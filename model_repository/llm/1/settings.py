@@ -148,10 +148,11 @@ class SpeculationSettings:
     def from_env(env: Environment) -> SpeculationSettings:
         lookup_max = env.integer("SPEC_NGRAM_LOOKUP_MAX", 8, 1, 1024) or 8
         lookup_min = env.integer("SPEC_NGRAM_LOOKUP_MIN", 1, 1, 1024) or 1
-        if lookup_min > lookup_max:
+        enabled = env.flag("ENABLE_SPECULATIVE_DECODING", False)
+        if enabled and lookup_min > lookup_max:
             raise SettingsError("SPEC_NGRAM_LOOKUP_MIN", str(lookup_min), f"at most SPEC_NGRAM_LOOKUP_MAX={lookup_max}")
         return SpeculationSettings(
-            enabled=env.flag("ENABLE_SPECULATIVE_DECODING", False),
+            enabled=enabled,
             method=env.choice("SPEC_METHOD", _SPECULATION_METHODS, "ngram"),  # type: ignore[arg-type]
             num_tokens=env.integer("SPEC_NUM_SPECULATIVE_TOKENS", 6, 1, 64) or 6,
             ngram_lookup_max=lookup_max,

@@ -35,6 +35,7 @@ IN_WORDS: dict[str, tuple[str, str | None]] = {
     "a file": ("/some/file", None),
     "an IP address": ("192.0.2.1", None),
     "a JSON object": ('{"a": 1}', "[1]"),
+    "a JSON object of names and folders": ('{"a": "/some/folder"}', '{"a": 1}'),
     "a whole number or a JSON object": ("3", "[1]"),
     "words separated by commas": ("one, two", None),
     "texts separated by commas": ("one, two", None),

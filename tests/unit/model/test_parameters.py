@@ -52,6 +52,7 @@ BOUNDS = [
     Bounds(
         "structured_outputs", (), (1, "json", [], {"regex": ""}, {"choice": []}, {"choice": ["a", 1]}, {"regex": 1})
     ),
+    Bounds("lora_name", ("x",), ("", 1, ["x"])),
 ]
 
 
