@@ -34,16 +34,7 @@ def test_the_fields(tokenization: Tokenization) -> None:
     assert (found["model"], found["backend"], found["backend_version"]) == ("b", "vllm", "9.9")
     assert (found["backend_reason"], found["dtype"], found["max_model_len"]) == ("because", "float32", 77)
     assert [engine["name"] for engine in found["engines"]] == ["a", "b"]
-    fields = {
-        "name",
-        "state",
-        "running",
-        "waiting",
-        "outstanding_tokens",
-        "seconds_since_step",
-        "max_model_len",
-        "notes",
-    }
+    fields = {field.name for field in dataclasses.fields(EngineStatus)}
     assert all(set(engine) == fields for engine in found["engines"])
     assert {"python", "transformers", "tokenizers", "numpy"} <= set(found["versions"])
     assert (found["settings"]["max_model_len"], found["settings"]["use_vllm"]) == (77, "auto")
