@@ -33,3 +33,5 @@ def take_iteration_stats(stats: EngineStats, step: Any) -> None:
         stats.count("vllm:request_success_total", 1, (("finished_reason", str(finished.finish_reason)),))
         stats.histograms["vllm:e2e_request_latency_seconds"].observe([finished.e2e_latency])
         stats.histograms["vllm:request_queue_time_seconds"].observe([finished.queued_time])
+        stats.histograms["vllm:request_prompt_tokens"].observe([finished.num_prompt_tokens])
+        stats.histograms["vllm:request_generation_tokens"].observe([finished.num_generation_tokens])
