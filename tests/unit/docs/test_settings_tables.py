@@ -24,6 +24,7 @@ DERIVED = {
 # Read by libraries; the tables are about our own.
 OF_LIBRARIES = {
     *("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "VLLM_PLUGINS", "VLLM_CPU_KVCACHE_SPACE"),
+    "VLLM_LOGGING_CONFIG_PATH",
     *("MODELSCOPE_ENDPOINT", "HF_ENDPOINT", "HF_TOKEN"),
 }
 
