@@ -245,7 +245,7 @@ def test_all_outputs_of_all_samples(stack: Stack, streamed: bool) -> None:
     [
         ({"regex": "[0-9]{3}"}, r"[0-9]{3}"),
         ({"choice": ["warp", "block"]}, "warp|block"),
-        ({"json": {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"]}}, r"\{.*\}"),
+        ({"json": {"type": "string", "enum": ["grid", "thread"]}}, '"grid"|"thread"'),
     ],
     ids=["regex", "choice", "json"],
 )
@@ -253,6 +253,4 @@ def test_structured_outputs_through_sampling_parameters(stack: Stack, structure:
     sampling = json.dumps({"max_tokens": 64, "temperature": 0, "structured_outputs": structure})
     answer = infer(stack.grpc_address, [strings("messages", [CHAT]), strings("sampling_parameters", [sampling])])
     assert answer.error is None, answer.message
-    assert re.fullmatch(pattern, answer.joined(), re.DOTALL), answer.joined()
-    if "json" in structure:
-        assert json.loads(answer.joined())["a"] in (1, 2)
+    assert re.fullmatch(pattern, answer.joined()), answer.joined()

@@ -38,7 +38,8 @@ pytestmark = [
 QUESTIONS = ("什么是线程束？", "共享内存有什么用？", "写一个向量加法的 kernel。")
 TOO_LONG = 1_000_000  # tokens; one GiB holds about half of it
 STRUCTURES = {
-    "json": StructuredOutputs(json='{"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}'),
+    # No object: a small model may fill the white space that one allows up to the last token.
+    "json": StructuredOutputs(json='{"type": "string", "enum": ["grid", "thread"]}'),
     "regex": StructuredOutputs(regex="[0-9]{3}-[a-z]{2}"),
     "choice": StructuredOutputs(choice=("warp", "block")),
 }
@@ -170,7 +171,7 @@ async def test_an_adapter_changes_the_answers_and_an_empty_one_does_not(plain: H
 
 
 async def test_structured_outputs_have_their_structure(plain: Heard) -> None:
-    assert isinstance(json.loads(plain.structured["json"])["a"], int)
+    assert json.loads(plain.structured["json"]) in ("grid", "thread")
     assert re.fullmatch("[0-9]{3}-[a-z]{2}", plain.structured["regex"])
     assert plain.structured["choice"] in ("warp", "block")
 
