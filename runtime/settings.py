@@ -28,6 +28,8 @@ class RuntimeSettings:
     model_id: str | None
     """None: MODEL_DIR names a folder of one's own, which is served as it is."""
     model_dir: Path
+    draft_dir: Path | None
+    """The draft model's folder for speculative decoding, where one is named."""
     gateway_port: int
     triton_grpc_port: int
     triton_metrics_port: int
@@ -54,6 +56,7 @@ class RuntimeSettings:
             root=root,
             model_id=model_id,
             model_dir=model_dir,
+            draft_dir=_draft_dir(environ, root),
             gateway_port=_port(environ, "GATEWAY_PORT", 8000),
             triton_grpc_port=_port(environ, "TRITON_GRPC_PORT", 8001),
             triton_metrics_port=_port(environ, "TRITON_METRICS_PORT", 8002),
@@ -72,7 +75,12 @@ class RuntimeSettings:
 
     def model_variables(self) -> dict[str, str]:
         """What the programs are told about the model: always a folder, and its id where it has one."""
-        return {"MODEL_DIR": str(self.model_dir), **({"MODEL_ID": self.model_id} if self.model_id else {})}
+        variables = {"MODEL_DIR": str(self.model_dir)}
+        if self.model_id:
+            variables["MODEL_ID"] = self.model_id
+        if self.draft_dir:
+            variables["SPEC_DRAFT_MODEL_DIR"] = str(self.draft_dir)
+        return variables
 
     def grpc_address(self, embedded: bool) -> str:
         """Where Triton's gRPC listens: an embedded Triton has known holes, so nobody outside may talk to it unasked."""
@@ -89,6 +97,13 @@ def _model(environ: Mapping[str, str], root: Path) -> tuple[str | None, Path]:
         return model_id, Path(folder).expanduser().absolute()
     model_id = model_id or DEFAULT_MODEL_ID
     return model_id, default_model_dir(model_id, root).absolute()
+
+
+def _draft_dir(environ: Mapping[str, str], root: Path) -> Path | None:
+    model_id, folder = _text(environ, "SPEC_DRAFT_MODEL_ID"), _text(environ, "SPEC_DRAFT_MODEL_DIR")
+    if folder:
+        return Path(folder).expanduser().absolute()
+    return default_model_dir(model_id, root).absolute() if model_id else None
 
 
 def _port(environ: Mapping[str, str], name: str, default: int) -> int:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from .adapters import Adapters
 from .engines.base import GenerationRequest, Sample
 from .engines.pool import EnginePool
 from .errors import GenerationFailed, InvalidArgument, ModelError
@@ -37,10 +38,12 @@ class FinishedPrompt:
 class Generator:
     """Turns calls into rows, on the event loop of the engine pool."""
 
-    def __init__(self, pool: EnginePool, tokenization: Tokenization, max_model_len: int) -> None:
+    def __init__(
+        self, pool: EnginePool, tokenization: Tokenization, max_model_len: int, adapters: Adapters | None = None
+    ) -> None:
         self._pool = pool
         self._tokenization = tokenization
-        self._prompts = PromptBuilder(tokenization, max_model_len)
+        self._prompts = PromptBuilder(tokenization, max_model_len, adapters or Adapters())
 
     async def run(self, call: InferenceCall) -> AsyncGenerator[list[Row], None]:
         """Yield the rows of a call: all at once, in groups as they finish (``partial``), or as tokens come.
@@ -108,7 +111,8 @@ class Generator:
         params = prompt.params
         if params.n > 1 and params.temperature == 0:  # vLLM refuses it; greedy samples are all the same
             params = msgspec.structs.replace(params, n=1)
-        return GenerationRequest(self._pool.next_request_id(), prompt.token_ids, params, detokenize, priority)
+        request_id = self._pool.next_request_id()
+        return GenerationRequest(request_id, prompt.token_ids, params, detokenize, priority, prompt.adapter)
 
     def _rows(self, call: InferenceCall, finished: Sequence[FinishedPrompt], n: int) -> list[Row]:
         """Make output rows of finished prompts, decoding all their token ids in one batch call."""

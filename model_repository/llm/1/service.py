@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from . import tensors
+from .adapters import Adapters
 from .engines.selection import Backend, select_backend, start_backend
 from .errors import EngineUnavailable, GenerationFailed, ModelError
 from .event_loop import new_event_loop
@@ -80,8 +81,10 @@ class ModelService:
 
     async def _start(self) -> Backend:
         # The engines' processes end with the thread that starts them, which this one outlives: it runs the loop.
-        backend = self._backend = await start_backend(select_backend(self._settings))
-        generator = Generator(backend.pool, backend.tokenization, backend.max_model_len)
+        self._backend = await start_backend(select_backend(self._settings))
+        self._backend = backend = self._backend.fitted()
+        adapters = Adapters.load(self._settings.lora_modules)
+        generator = Generator(backend.pool, backend.tokenization, backend.max_model_len, adapters)
         await warm_up(generator, self._settings)
         self._generator = generator
         return backend

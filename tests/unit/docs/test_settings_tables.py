@@ -24,6 +24,7 @@ DERIVED = {
 # Read by libraries; the tables are about our own.
 OF_LIBRARIES = {
     *("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "VLLM_PLUGINS", "VLLM_CPU_KVCACHE_SPACE"),
+    "VLLM_LOGGING_CONFIG_PATH",
     *("MODELSCOPE_ENDPOINT", "HF_ENDPOINT", "HF_TOKEN"),
 }
 
@@ -35,6 +36,7 @@ IN_WORDS: dict[str, tuple[str, str | None]] = {
     "a file": ("/some/file", None),
     "an IP address": ("192.0.2.1", None),
     "a JSON object": ('{"a": 1}', "[1]"),
+    "a JSON object of names and folders": ('{"a": "/some/folder"}', '{"a": 1}'),
     "a whole number or a JSON object": ("3", "[1]"),
     "words separated by commas": ("one, two", None),
     "texts separated by commas": ("one, two", None),
