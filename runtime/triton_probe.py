@@ -9,6 +9,7 @@ import json
 import socket
 import struct
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,9 @@ from tritonclient.grpc import service_pb2
 Outcome = Literal["answered", "failed", "late"]
 State = Literal["absent", "answers", "starting", "busy", "silent", "dead"]
 
+PATIENCE_S = (
+    3.0  # then the status is asked for already: a Triton without its stub may hold the probe until its deadline
+)
 STATUS_TIMEOUT_S = 10.0  # the status needs no engine; a stub that takes longer for it does not run its event loop
 _STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 # A fresh connection a look: nothing of an earlier Triton's lasts. A proxy of the environment is not meant for Triton.
@@ -46,17 +50,23 @@ class TritonProbe:
         self._status_s = status_s
 
     def look(self) -> Sign:
-        """Ask for one token, and for the status if that fails. Takes at most both time-outs."""
+        """Ask for one token; while that is awaited, and if it fails, for the status. Takes at most all time-outs."""
         if not _accepts(self._address):
             return Sign("absent")
-        with grpc.insecure_channel("{}:{}".format(*self._address), options=_OPTIONS) as channel:
-            outcome, _ = _ask(channel, probe_request(), self._probe_s)
-            if outcome == "answered":
+        target = "{}:{}".format(*self._address)
+        with ThreadPoolExecutor(1) as waiter, grpc.insecure_channel(target, options=_OPTIONS) as channel:
+            # Leaving closes the channel first, which ends a call that is still waited for.
+            return self._look(channel, waiter.submit(_ask, channel, probe_request(), self._probe_s))
+
+    def _look(self, channel: Any, probe: Future[tuple[Outcome, list[Any]]]) -> Sign:
+        for patience_s in (PATIENCE_S, None):
+            wait([probe], patience_s)
+            if probe.done() and probe.result()[0] == "answered":
                 return Sign("answers")
             told, responses = _ask(channel, status_request(), self._status_s)
-        if told == "answered":
-            return sign_of(_status(responses))
-        return Sign("dead" if (outcome, told) == ("failed", "failed") else "silent")
+            if told == "failed":  # by Triton itself: the model would have told
+                return Sign("dead")
+        return sign_of(_status(responses)) if told == "answered" else Sign("silent")
 
 
 def sign_of(status: Mapping[str, Any]) -> Sign:

@@ -42,7 +42,7 @@ class Suspicion:
     dead_looks: int = 0
 
     def add(self, sign: Sign, watched_s: float) -> str | None:
-        """Take a look's sign, and the seconds since the one before; the reason for a restart, if one is due."""
+        """Take a look's sign, and for how many seconds it was awaited; the reason for a restart, if one is due."""
         self.dead_looks = self.dead_looks + 1 if sign.state == "dead" else 0
         if self.dead_looks >= DEAD_LOOKS:
             return "the model's process is gone"
@@ -87,13 +87,17 @@ class Watchdog:
 
     def run(self) -> NoReturn:
         """Never returns: supervisord ends this process by a signal."""
-        looked = time.monotonic()
+        since = time.monotonic()
         while True:
             sign = self._look()
             now = time.monotonic()
-            self.judge(sign, now - looked, now)
-            looked = now
-            time.sleep(self._settings.watchdog_interval_s if sign.state == "answers" else AGAIN_S)
+            self.judge(sign, now - since, now)
+            since = now
+            if sign.state == "answers":
+                time.sleep(self._settings.watchdog_interval_s)
+                since = time.monotonic()  # nobody was waiting meanwhile
+            else:
+                time.sleep(AGAIN_S)
 
     def judge(self, sign: Sign, watched_s: float, now: float) -> None:
         """Restart Triton if this look makes that due."""
@@ -105,8 +109,8 @@ class Watchdog:
             self._suspicion = self._fresh_suspicion()
 
     def _fresh_suspicion(self) -> Suspicion:
-        # A look that finds nothing takes both its time-outs, and a quarter more on a busy machine.
-        return Suspicion(self._settings.watchdog_stall_s, 1.25 * (self._settings.watchdog_probe_s + 10.0))
+        # A look that finds nothing takes its time-outs, of the status twice, and some more on a busy machine.
+        return Suspicion(self._settings.watchdog_stall_s, 1.25 * (self._settings.watchdog_probe_s + 20.0))
 
 
 def kill_triton(supervisord: int) -> None:

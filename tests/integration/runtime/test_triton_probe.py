@@ -65,6 +65,13 @@ def test_a_model_that_says_nothing_at_all(triton: FakeTriton) -> None:
     assert look(triton, probe_s=0.3, status_s=0.3).state == "silent"
 
 
+def test_a_triton_that_refuses_the_status_is_dead_though_it_holds_the_probe(triton: FakeTriton) -> None:
+    triton.default, triton.refuses_info = hang(), True
+    assert look(triton, probe_s=60).state == "dead"
+    (call,) = triton.calls
+    assert call.time_remaining_s > 50
+
+
 def test_a_status_that_cannot_be_read(triton: FakeTriton) -> None:
     triton.default, triton.info = hang(), []  # type: ignore[assignment]
     assert look(triton, probe_s=0.3).state == "silent"
