@@ -42,6 +42,15 @@ class RuntimeSettings:
     """Where the embedded Triton is assembled."""
     use_vllm: UseVllm
     shutdown_grace_s: float
+    watchdog_interval_s: float
+    """Between two looks at a model that answers; 0: there is no watchdog."""
+    watchdog_probe_s: float
+    """How long one token may take before the model is asked what it does."""
+    watchdog_stall_s: float
+    """How long no engine may make a step while a probe waits."""
+    triton_max_restarts: int
+    """As many ends of Triton are put up with within the window; one more, and the service is given up."""
+    triton_restart_window_s: float
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], root: Path = PROJECT_ROOT) -> RuntimeSettings:
@@ -66,6 +75,11 @@ class RuntimeSettings:
             triton_runtime_dir=Path(_text(environ, "TRITON_RUNTIME_DIR") or root / ".triton").absolute(),
             use_vllm=_use_vllm(environ),
             shutdown_grace_s=_seconds(environ, "SHUTDOWN_GRACE_S", 30.0),
+            watchdog_interval_s=_seconds(environ, "WATCHDOG_INTERVAL_S", 5.0),
+            watchdog_probe_s=_seconds(environ, "WATCHDOG_PROBE_S", 30.0, zero=False),
+            watchdog_stall_s=_seconds(environ, "WATCHDOG_STALL_S", 60.0, zero=False),
+            triton_max_restarts=_count(environ, "TRITON_MAX_RESTARTS", 5),
+            triton_restart_window_s=_seconds(environ, "TRITON_RESTART_WINDOW_S", 1800.0, zero=False),
         )
 
     @property
@@ -85,6 +99,12 @@ class RuntimeSettings:
     def grpc_address(self, embedded: bool) -> str:
         """Where Triton's gRPC listens: an embedded Triton has known holes, so nobody outside may talk to it unasked."""
         return self.triton_grpc_address or (LOOPBACK if embedded else ANY_ADDRESS)
+
+    @property
+    def grpc_target(self) -> tuple[str, int]:
+        """Where this machine reaches Triton's gRPC, whichever Triton it is."""
+        host = self.triton_grpc_address or LOOPBACK
+        return (LOOPBACK if host == ANY_ADDRESS else host), self.triton_grpc_port
 
 
 def _text(environ: Mapping[str, str], name: str) -> str | None:
@@ -115,7 +135,7 @@ def _port(environ: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+def _seconds(environ: Mapping[str, str], name: str, default: float, zero: bool = True) -> float:
     text = _text(environ, name)
     if text is None:
         return default
@@ -123,9 +143,18 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds <= 3600:  # also refuses nan
-        raise BadSetting(name, text, "seconds, 0 to 3600")
+    if not 0 <= seconds <= 3600 or (seconds == 0 and not zero):  # also refuses nan
+        raise BadSetting(name, text, "seconds, 0 to 3600" if zero else "seconds, above 0, up to 3600")
     return seconds
+
+
+def _count(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = _text(environ, name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and int(text) <= 1_000_000):
+        raise BadSetting(name, text, "a whole number, 0 to 1000000")
+    return int(text)
 
 
 def _use_vllm(environ: Mapping[str, str]) -> UseVllm:

@@ -38,6 +38,11 @@ def test_blank_is_unset() -> None:
         "MODEL_DIR",
         "USE_VLLM",
         "SHUTDOWN_GRACE_S",
+        "WATCHDOG_INTERVAL_S",
+        "WATCHDOG_PROBE_S",
+        "WATCHDOG_STALL_S",
+        "TRITON_MAX_RESTARTS",
+        "TRITON_RESTART_WINDOW_S",
     )
     assert settings(**dict.fromkeys(names, "  ")) == settings()
 
@@ -87,6 +92,11 @@ def test_use_vllm(text: str, meaning: str) -> None:
         ("SHUTDOWN_GRACE_S", "nan"),
         ("SHUTDOWN_GRACE_S", "inf"),
         ("SHUTDOWN_GRACE_S", "soon"),
+        ("WATCHDOG_INTERVAL_S", "-1"),
+        ("WATCHDOG_PROBE_S", "0"),
+        ("WATCHDOG_STALL_S", "0"),
+        ("TRITON_MAX_RESTARTS", "1.5"),
+        ("TRITON_RESTART_WINDOW_S", "3601"),
         ("USE_VLLM", "perhaps"),
     ],
 )
