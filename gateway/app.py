@@ -19,6 +19,7 @@ from gateway.middleware.body_limit import BODY_TIMEOUT_S, BodyLimitMiddleware
 from gateway.middleware.context import ContextMiddleware, record_of
 from gateway.middleware.draining import Drain, DrainMiddleware
 from gateway.middleware.security_headers import SecurityHeadersMiddleware
+from gateway.middleware.tracing import TracingMiddleware
 from gateway.middleware.turns import TurnsMiddleware
 from gateway.openai.service import OpenAIService
 from gateway.policy.messages import SystemPrompt
@@ -34,6 +35,7 @@ from gateway.routes.openai_models import model_routes
 from gateway.routes.predict import predict_routes
 from gateway.routes.system_prompt import system_prompt_routes
 from gateway.settings import GatewaySettings
+from gateway.tracing import Tracing, untraced
 from gateway.triton.sampling import Sampler
 from gateway.triton.upstreams import Upstreams
 from gateway.turns import Turns
@@ -48,7 +50,8 @@ def create_app(
     body_timeout_s: float = BODY_TIMEOUT_S,
 ) -> FastAPI:
     """Build the application. Nothing runs and nothing connects before its lifespan starts."""
-    upstreams = Upstreams(settings.triton_urls, probe_times)
+    tracing = _tracing(settings)
+    upstreams = Upstreams(settings.triton_urls, probe_times, tracing.call if tracing else untraced)
     turns = Turns()
     metrics = Metrics()
     system_prompt = SystemPrompt(settings.system_prompt)
@@ -59,6 +62,7 @@ def create_app(
     metrics.watch_upstreams(upstreams.up)
     limit_s = settings.limits.request_timeout_s
     steps: list[Step] = [
+        *([(tracing.open, tracing.close)] if tracing else []),  # stops last: the other parts' ends are told too
         (upstreams.open, upstreams.close),  # channels and probes: ready may be reported from here on
     ]
     app = FastAPI(
@@ -70,6 +74,7 @@ def create_app(
         middleware=[
             *_cors(settings.cors_allow_origins),
             Middleware(SecurityHeadersMiddleware),
+            *([Middleware(TracingMiddleware, tracing=tracing)] if tracing else []),
             Middleware(ContextMiddleware, metrics=metrics),
             Middleware(TurnsMiddleware, turns=turns),
             Middleware(DrainMiddleware, drain=drain),
@@ -88,6 +93,12 @@ def create_app(
     app.include_router(completion_routes(openai, metrics, limit_s))
     app.include_router(model_routes(openai, upstreams))
     return app
+
+
+def _tracing(settings: GatewaySettings) -> Tracing | None:
+    if settings.otlp_endpoint is None:
+        return None
+    return Tracing(settings.otlp_endpoint, settings.otlp_protocol, settings.served_model_name)
 
 
 def _cors(origins: Sequence[str]) -> list[Middleware]:

@@ -11,6 +11,7 @@ import orjson
 
 from gateway.errors import GatewayError, NotReady
 from gateway.readiness import DEFAULT_PROBE_TIMES, ProbeTimes, Readiness, State
+from gateway.tracing import CallTrace, untraced
 from gateway.triton.client import TritonClient
 from gateway.triton.wire import Conversations, encode_request
 
@@ -26,8 +27,8 @@ _STATUS_TIMEOUT_S = 2.0
 class Upstream:
     """One Triton server: its client, its state and the number of prompts it has in hand."""
 
-    def __init__(self, url: str, times: ProbeTimes) -> None:
-        self.client = TritonClient(url)
+    def __init__(self, url: str, times: ProbeTimes, trace: CallTrace) -> None:
+        self.client = TritonClient(url, trace)
         self.readiness = Readiness(url, self._probe, lambda: self.client.info(_STATUS_TIMEOUT_S), times)
         self.prompts_in_flight = 0
         self._watch: asyncio.Task[None] | None = None
@@ -59,8 +60,10 @@ class Upstream:
 class Upstreams:
     """All Triton servers. The service is ready when one of them is."""
 
-    def __init__(self, urls: Sequence[str], times: ProbeTimes = DEFAULT_PROBE_TIMES) -> None:
-        self._upstreams = [Upstream(url, times) for url in urls]
+    def __init__(
+        self, urls: Sequence[str], times: ProbeTimes = DEFAULT_PROBE_TIMES, trace: CallTrace = untraced
+    ) -> None:
+        self._upstreams = [Upstream(url, times, trace) for url in urls]
 
     async def open(self) -> None:
         for upstream in self._upstreams:
