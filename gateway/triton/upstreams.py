@@ -13,6 +13,7 @@ from gateway.errors import GatewayError, NotReady
 from gateway.readiness import DEFAULT_PROBE_TIMES, ProbeTimes, Readiness, State
 from gateway.tracing import CallTrace, untraced
 from gateway.triton.client import TritonClient
+from gateway.triton.sharing import SharedCalls
 from gateway.triton.wire import Conversations, encode_request
 
 _PROBE = Conversations(
@@ -30,6 +31,7 @@ class Upstream:
     def __init__(self, url: str, times: ProbeTimes, trace: CallTrace) -> None:
         self.client = TritonClient(url, trace)
         self.readiness = Readiness(url, self._probe, lambda: self.client.info(_STATUS_TIMEOUT_S), times)
+        self.shared = SharedCalls(self.client, self.readiness)
         self.prompts_in_flight = 0
         self._watch: asyncio.Task[None] | None = None
         self.last_info: Mapping[str, Any] | None = None
@@ -43,6 +45,7 @@ class Upstream:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
+        await self.shared.close()
         await self.client.close()
 
     async def info(self) -> Mapping[str, Any] | None:
