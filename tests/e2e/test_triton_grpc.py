@@ -228,6 +228,22 @@ def test_cancelled_requests_leave_the_engine(stack: Stack, rows: int, streamed: 
     assert time.monotonic() - cancelled_at < 2.0
 
 
+def test_one_row_of_a_shared_request_ends_alone(stack: Stack) -> None:
+    with triton.InferenceServerClient(stack.grpc_address) as client:
+        ended: list[InferenceServerException | None] = []
+        client.start_stream(lambda result, error: ended.append(error))
+        inputs = [strings("messages", [CHAT] * 3), strings("sampling_parameters", [LONG]), flag("partial", True)]
+        client.async_stream_infer("llm", inputs, parameters={"row_key": "three callers"})
+        stack.wait_for(lambda: requests_in_engines(stack.grpc_address) == 3, 20, "generating")
+        cancelled_at = time.monotonic()
+        wish = infer(stack.grpc_address, [], parameters={"row_key": "three callers", "cancel_rows": "1"})
+        assert wish.error is None
+        stack.wait_for(lambda: requests_in_engines(stack.grpc_address) == 2, 20, "free of the one")
+        assert time.monotonic() - cancelled_at < 2.0
+        client.stop_stream(cancel_requests=True)
+    stack.wait_for(lambda: requests_in_engines(stack.grpc_address) == 0, 20, "free again")
+
+
 def test_a_deadline_ends_the_generation(stack: Stack) -> None:
     async def ask() -> None:
         async def requests() -> AsyncIterator[dict[str, Any]]:

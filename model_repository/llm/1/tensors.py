@@ -21,7 +21,8 @@ from .rows import OUTPUT_FLAGS, InferenceCall, OutputFlags, Row
 # Request parameters that steer the model itself; all others are sampling parameters.
 _INFO_PARAMETER = "info"
 _TOKEN_IDS_PARAMETER = "text_input_is_token_ids"
-_KEY_PARAMETER, _CANCEL_PARAMETER = "row_key", "cancel_rows"
+_KEY_PARAMETER = "row_key"
+_CANCEL_PARAMETER = "cancel_rows"
 _OWN_PARAMETERS = (_INFO_PARAMETER, _TOKEN_IDS_PARAMETER, _KEY_PARAMETER, _CANCEL_PARAMETER)
 _MAX_KEY, _MAX_DIGITS = 128, 10
 
