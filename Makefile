@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-dev serve test lint format lock clean
+.PHONY: help venv venv-dev serve test test-clients lint format lock clean
 
 PYTHON ?=
 ACCELERATOR ?= auto
@@ -24,7 +24,7 @@ define prepare
 endef
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=…          the interpreter to make .venv with (CPython 3.11 or 3.12)"
 	@echo "  ACCELERATOR=…     cpu or cuda instead of what is found"
@@ -42,6 +42,9 @@ serve: venv ## fetch the model if needed and run the service in the foreground; 
 test: venv-dev ## run the unit, integration and end-to-end tests
 	@$(run_tests) $(TESTS)
 
+test-clients: venv-dev ## drive the service with public clients, in an environment of their own (400 MB)
+	@$(run_tests) tests/clients
+
 lint: venv-dev ## check style (ruff) and types (mypy)
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
@@ -56,5 +59,5 @@ lock: venv-dev ## resolve the pinned lists in requirements/ anew (UPGRADE=1 take
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
 
 clean: ## remove .venv, caches and what the service assembled; models stay
-	rm -rf .venv .venv.lock .triton .lint .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-clients .venv.lock .triton .lint .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

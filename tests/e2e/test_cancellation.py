@@ -144,3 +144,20 @@ def test_the_caller_hears_of_its_own_cancellation(stack: Stack) -> None:
     assert isinstance(error, InferenceServerException)
     assert error.status() == "StatusCode.CANCELLED"
     asyncio.run(assert_free(stack))
+
+
+async def test_one_row_of_a_shared_request_ends_alone(stack: Stack) -> None:
+    inputs = [strings("messages", [CHAT] * 3), strings("sampling_parameters", [LONG]), flag("partial", True)]
+
+    async def requests() -> AsyncIterator[dict[str, Any]]:
+        yield {"model_name": "llm", "inputs": inputs, "parameters": {"row_key": "three callers"}}
+
+    async with triton_aio.InferenceServerClient(stack.grpc_address) as client:
+        responses = client.stream_infer(requests())
+        await until(stack, lambda found: found == (3, 0), REACHED_WITHIN_S)
+        wish = {"row_key": "three callers", "cancel_rows": "1"}
+        answer = await asyncio.to_thread(infer, stack.grpc_address, [], wish)
+        assert answer.error is None, answer.message
+        await until(stack, lambda found: found == (2, 0), GONE_WITHIN_S)
+        responses.cancel()
+    await assert_free(stack)

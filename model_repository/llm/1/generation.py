@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
@@ -74,10 +75,17 @@ class Generator:
             finally:
                 progress.set()
 
+        def note_cancelled(position: int, task: asyncio.Task[None]) -> None:
+            if task.cancelled() and call.row_tasks.was_cancelled(position):
+                finished.append(FinishedPrompt(position, None, error=GenerationFailed("the row was cancelled")))
+                progress.set()
+
         tasks: list[asyncio.Task[None]] = []
         try:
             async for position, item in _in_slices(prompts):
                 tasks.append(asyncio.create_task(finish(position, item)))
+                tasks[-1].add_done_callback(partial(note_cancelled, position))
+                call.row_tasks.add(position, tasks[-1])
             if not call.partial:
                 await asyncio.gather(*tasks)
                 yield self._rows(call, sorted(finished, key=lambda done: done.position), n)
@@ -86,7 +94,7 @@ class Generator:
             while remaining:
                 await progress.wait()
                 if remaining > len(finished):
-                    await asyncio.sleep(_PARTIAL_INTERVAL_S)
+                    await asyncio.sleep(0 if call.holds_singles else _PARTIAL_INTERVAL_S)
                 if not finished and all(task.done() for task in tasks):
                     raise GenerationFailed("the engine gave up on the request")
                 group, finished[:] = list(finished), []
@@ -223,7 +231,7 @@ def _common_n(call: InferenceCall) -> int:
 
 
 def _priority(call: InferenceCall) -> int:
-    return SINGLE if len(call.inputs) == 1 else BATCH
+    return SINGLE if call.holds_singles else BATCH
 
 
 async def _in_slices(items: Sequence[Prompt | ModelError]) -> AsyncIterator[tuple[int, Prompt | ModelError]]:

@@ -19,6 +19,7 @@ from .info import model_info
 from .logs import logger
 from .metrics import MetricsPublisher
 from .responder import CancellationWatcher, Outbox, ResponseStream
+from .row_tasks import OpenCalls, RowCancellation
 from .rows import InferenceCall, Row
 from .settings import ModelSettings
 from .warmup import warm_up
@@ -39,6 +40,7 @@ class ModelService:
         self._outbox = Outbox()
         self._cancellations = CancellationWatcher()
         self._calls: set[asyncio.Task[None]] = set()
+        self._open_calls = OpenCalls()
         self._backend: Backend | None = None
         self._generator: Generator | None = None
         self._stopping = False
@@ -56,6 +58,9 @@ class ModelService:
         try:
             if tensors.wants_info(request):
                 self._loop.call_soon_threadsafe(self._answer_info, stream)
+                return
+            if (cancellation := tensors.read_cancellation(request)) is not None:
+                self._loop.call_soon_threadsafe(self._cancel_rows, cancellation, stream)
                 return
             call = tensors.read_call(request)
         except ModelError as exc:
@@ -116,8 +121,9 @@ class ModelService:
         assert self._generator is not None
         rows_of_call = self._generator.run(call)
         try:
-            async for rows in rows_of_call:
-                _send_rows(stream, rows, call)
+            with self._open_calls.entered(call.row_key, call.row_tasks):
+                async for rows in rows_of_call:
+                    _send_rows(stream, rows, call)
         except ModelError as exc:
             _fail(stream, exc)
         except asyncio.CancelledError:
@@ -130,6 +136,11 @@ class ModelService:
         finally:
             await rows_of_call.aclose()
             stream.close()
+
+    def _cancel_rows(self, cancellation: RowCancellation, stream: ResponseStream) -> None:
+        self._open_calls.cancel(cancellation)
+        stream.send(lambda: tensors.build_info(b"{}"))
+        stream.close()
 
     def _answer_info(self, stream: ResponseStream) -> None:
         assert self._backend is not None
