@@ -41,3 +41,16 @@ def score_by_length(file: Path, judged: Sequence[Judged], threshold: float | Non
             axes.axhline(threshold, color="gray", linestyle="--", label=f"threshold {threshold:g}")
         axes.set(xlabel="length of the reference (characters)", ylabel="ROUGE-L F1", ylim=(-0.03, 1.03))
         axes.legend()
+
+
+Points = Sequence[tuple[float, float]]
+
+
+def speed_and_score(file: Path, trials: Points, front: Points, threshold: float) -> None:
+    """Plot trials by tokens per second and score, with the Pareto front as a line."""
+    with figure(file) as axes:
+        axes.scatter([speed for speed, _ in trials], [score for _, score in trials], s=18, label="trials")
+        axes.plot([speed for speed, _ in front], [score for _, score in front], marker="o", label="Pareto front")
+        axes.axhline(threshold, color="gray", linestyle="--", label=f"threshold {threshold:g}")
+        axes.set(xlabel="tokens per second", ylabel="ROUGE-L F1")
+        axes.legend()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,10 @@ class NotHealthy(ToolError):
     """The service did not answer its health check in time."""
 
 
-def wait_healthy(url: str, timeout_s: float) -> str:
+def wait_healthy(url: str, timeout_s: float, check: Callable[[], None] = lambda: None) -> str:
     """Wait until ``GET /`` answers 200; return its ``status``: ``ok``, or ``batch`` for questions in one request.
 
-    Raises :class:`NotHealthy` with the last thing that was seen.
+    ``check`` is called between two looks and may raise. Raises :class:`NotHealthy` with the last thing that was seen.
     """
     deadline = time.monotonic() + timeout_s
     seen = "nothing"
@@ -34,6 +35,7 @@ def wait_healthy(url: str, timeout_s: float) -> str:
                 seen = f"status {reply.status_code}"
             except httpx.TransportError as exc:
                 seen = type(exc).__name__
+            check()
             if time.monotonic() >= deadline:
                 raise NotHealthy(f"{url}/ did not answer 200 within {timeout_s:g} s; last seen: {seen}")
             time.sleep(POLL_S)
