@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-dev serve test lint format lock clean
+.PHONY: help venv venv-dev serve test test-clients tools tools-quantize test-tools lint format lock clean
 
 PYTHON ?=
 ACCELERATOR ?= auto
@@ -16,7 +16,7 @@ TESTS := tests/unit tests/integration tests/e2e
 
 define run_tests
 	kept=(); for name in $(TEST_KEEPS); do if [ -n "$${!name+set}" ]; then kept+=("$$name=$${!name}"); fi; done; \
-	exec env -i "$${kept[@]}" .venv/bin/python -m pytest
+	exec env -i "$${kept[@]}" $(1)/bin/python -m pytest
 endef
 
 define prepare
@@ -24,7 +24,7 @@ define prepare
 endef
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=…          the interpreter to make .venv with (CPython 3.11 or 3.12)"
 	@echo "  ACCELERATOR=…     cpu or cuda instead of what is found"
@@ -40,13 +40,26 @@ serve: venv ## fetch the model if needed and run the service in the foreground; 
 	@exec .venv/bin/python scripts/env_file.py .env scripts/serve.sh
 
 test: venv-dev ## run the unit, integration and end-to-end tests
-	@$(run_tests) $(TESTS)
+	@$(call run_tests,.venv) $(TESTS)
+
+tools: ## make .venv-tools: what evaluates, tunes and uploads (skipped when done)
+	@$(prepare) --for tools
+
+tools-quantize: ## make .venv-quantize: what merges and quantizes (skipped when done)
+	@$(prepare) --for quantize
+
+test-tools: venv tools-quantize ## run the tests of the tools, on the real service and a real model
+	@$(prepare) --for tools --dev
+	@$(call run_tests,.venv-tools) tests/tools
+
+test-clients: venv-dev ## drive the service with public clients, in an environment of their own (400 MB)
+	@$(call run_tests,.venv) tests/clients
 
 lint: venv-dev ## check style (ruff) and types (mypy)
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@mkdir -p .lint && ln -sfn ../model_repository/llm/1 .lint/llm_model
-	@.venv/bin/mypy -p gateway -p runtime -p download -p scripts -p llm_model -m download_model
+	@.venv/bin/mypy -p gateway -p runtime -p download -p scripts -p llm_model -p tools -m download_model
 
 format: venv-dev ## rewrite the sources in the project's style
 	@.venv/bin/ruff check --fix --quiet . || true
@@ -55,6 +68,6 @@ format: venv-dev ## rewrite the sources in the project's style
 lock: venv-dev ## resolve the pinned lists in requirements/ anew (UPGRADE=1 takes the newest versions)
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
 
-clean: ## remove .venv, caches and what the service assembled; models stay
-	rm -rf .venv .venv.lock .triton .lint .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## remove the environments, caches and what the service assembled; models stay
+	rm -rf .venv .venv-* .venv*.lock .triton .lint .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -5,6 +5,7 @@ preflight           can the service be started here, with these settings?
 serve               start the service and stay with it
 triton              become tritonserver (run by supervisord)
 gateway             become the gateway (run by supervisord)
+watchdog            restart Triton when its model is dead or hung (run by supervisord)
 fatal-listener      end the service when a program is beyond help (run by supervisord)
 """
 
@@ -60,6 +61,13 @@ def become_gateway() -> int:
     run_gateway()
 
 
+def run_watchdog() -> int:
+    """Watch the model."""
+    from runtime.watchdog import main as watchdog_main
+
+    return watchdog_main(os.environ)
+
+
 def run_fatal_listener() -> int:
     """Listen to supervisord's events."""
     from runtime.fatal_listener import main as listener_main
@@ -73,6 +81,7 @@ COMMANDS: dict[str, Callable[[], int]] = {
     "serve": run_service,
     "triton": become_triton,
     "gateway": become_gateway,
+    "watchdog": run_watchdog,
     "fatal-listener": run_fatal_listener,
 }
 

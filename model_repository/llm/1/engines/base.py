@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from ..adapters import Adapter
 from ..parameters import SamplingParameters
 from .stats import EngineStats
 
@@ -16,7 +17,7 @@ class GenerationRequest:
 
     ``request_id`` is the model's own, never a caller's. ``token_ids`` is the whole prompt. ``detokenize`` asks the
     engine for text (streaming, stop strings, log probabilities); without it samples carry token ids only and the
-    caller decodes whole batches. A smaller ``priority`` goes first.
+    caller decodes whole batches. A smaller ``priority`` goes first. ``adapter`` is the LoRA adapter to generate with.
     """
 
     request_id: str
@@ -24,6 +25,7 @@ class GenerationRequest:
     params: SamplingParameters
     detokenize: bool = False
     priority: int = 0
+    adapter: Adapter | None = None
 
 
 @dataclass
@@ -52,7 +54,8 @@ class EngineStatus:
     ``state`` is ``"starting"``, ``"ready"``, ``"restarting"`` (after it died) or ``"dead"``, which it stays.
     ``seconds_since_step`` is the age of the latest sign that the engine made progress (a step that produced tokens),
     ``None`` before the first. ``gpu`` names the devices it was given, ``None`` on a CPU; ``pid`` is its process where
-    it has one of its own.
+    it has one of its own. ``max_model_len`` is the context that the engine really has, in tokens, where it may be less
+    than what it was told; ``notes`` say why.
     """
 
     name: str
@@ -64,6 +67,8 @@ class EngineStatus:
     gpu: str | None = None
     pid: int | None = None
     restarts: int = 0
+    max_model_len: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Engine(Protocol):

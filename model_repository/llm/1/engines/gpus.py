@@ -12,7 +12,7 @@ from ..logs import logger
 
 _QUERY = ("nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits")
 _QUERY_S = 20.0
-_METAX_DEVICE = "mxcd"
+_METAX_DEVICES = "mxc*"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def visible_gpus(
     wanted = environ.get("CUDA_VISIBLE_DEVICES")
     if any(dev.glob("nvidia[0-9]*")):
         found = _parse((ask or _ask_nvidia_smi)() or "")
-    elif (dev / _METAX_DEVICE).exists():
+    elif any(dev.glob(_METAX_DEVICES)):
         # How many there are only its driver says: one, unless the operator names them.
         found = {name: Gpu(name, maker="metax") for name in _names(wanted) or ["0"]}
     else:

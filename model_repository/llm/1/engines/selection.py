@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -36,6 +37,11 @@ class Backend:
     tokenization: Tokenization
     max_model_len: int
     instead: Callable[[EngineRefused], Backend] | None = None
+
+    def fitted(self) -> Backend:
+        """This backend with the context that its started engines really have."""
+        lengths = [status.max_model_len for status in self.pool.status() if status.max_model_len]
+        return dataclasses.replace(self, max_model_len=min([self.max_model_len, *lengths]))
 
 
 def select_backend(settings: ModelSettings) -> Backend:
@@ -92,6 +98,8 @@ def _require_model_folder(model_dir: str) -> None:
 def _fall_back(settings: ModelSettings, tokenization: Tokenization, max_model_len: int, reason: str) -> Backend:
     if settings.force_vllm:
         raise StartupError(f"FORCE_VLLM is set, but {reason}")
+    if settings.lora_modules:
+        raise StartupError(f"LORA_MODULES needs vLLM, and transformers would serve, because {reason}")
     logger.warning("serving with transformers, because %s", reason)
     return _transformers(settings, tokenization, max_model_len, reason)
 
@@ -104,9 +112,9 @@ def _vllm(
     pool = worker_pool(settings, make_plan(settings, facts), VLLM, max_model_len)
 
     def instead(refusal: EngineRefused) -> Backend:
-        if isinstance(refusal, WrongDevice) and refusal.device == "cpu" and device == "gpu":
-            logger.warning("this vLLM computes on the CPU, though there is a GPU")
-            return _vllm(settings, tokenization, max_model_len, "cpu", [])
+        if isinstance(refusal, WrongDevice) and refusal.device != device:
+            logger.warning("planned for a %s, but this vLLM computes on a %s", device, refusal.device)
+            return _vllm(settings, tokenization, max_model_len, refusal.device, [])
         return _fall_back(settings, tokenization, max_model_len, str(refusal))
 
     return Backend("vllm", installed_version(), "", pool, tokenization, max_model_len, instead)

@@ -19,6 +19,7 @@ Labels = tuple[tuple[str, str], ...]
 # Upper bounds in seconds, as vLLM's.
 _BETWEEN_TOKENS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
 _FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
+_TOKENS = tuple(digit * 10**power for power in range(6) for digit in (1, 2, 5))
 _REQUEST = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920)
 
 COUNTERS = {
@@ -43,6 +44,8 @@ HISTOGRAMS = {
     "vllm:inter_token_latency_seconds": ("Inter-token latency in seconds.", _BETWEEN_TOKENS),
     "vllm:e2e_request_latency_seconds": ("End-to-end request latency in seconds.", _REQUEST),
     "vllm:request_queue_time_seconds": ("Time a request spent waiting, in seconds.", _REQUEST),
+    "vllm:request_prompt_tokens": ("Prompt tokens of a finished request.", _TOKENS),
+    "vllm:request_generation_tokens": ("Generated tokens of a finished request.", _TOKENS),
 }
 
 
@@ -58,7 +61,7 @@ class Histogram:
         self.counts = [0] * (len(self.bounds) + 1)
 
     def observe(self, values: Iterable[float]) -> None:
-        """Add values, in seconds."""
+        """Add values, in the unit of the bounds."""
         for value in values:
             self.counts[bisect_left(self.bounds, value)] += 1
             self.total += value

@@ -9,22 +9,31 @@ import contextlib
 import json
 import os
 import re
+from collections.abc import MutableMapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from ..adapters import Adapters
 from ..logs import logger
 from ..settings import ModelSettings
+from .failure_log import configure_logging
+from .speculation import speculative_config
 
 Device = Literal["cpu", "gpu"]
 
 # AsyncLLM's own defaults (128 and 2048 in 0.32) are those of an interactive server; batches of questions want more.
 _MAX_NUM_SEQS = {"cpu": 256, "gpu": 1024}
 _MAX_NUM_BATCHED_TOKENS = {"cpu": 4096, "gpu": 16384}
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM has room for
+_MAX_LORAS = 8  # in one step; memory is set aside for each
+_DEVICES = Path("/dev")
 _BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
-def prepare_environment(settings: ModelSettings, environ: Any = os.environ) -> None:
+def prepare_environment(
+    settings: ModelSettings, environ: MutableMapping[str, str] = os.environ, device_root: Path = _DEVICES
+) -> None:
     """Set what vLLM and transformers read from the environment at import; what the user set stays."""
     defaults = {
         "VLLM_LOGGING_LEVEL": settings.vllm_log_level,
@@ -35,12 +44,25 @@ def prepare_environment(settings: ModelSettings, environ: Any = os.environ) -> N
     }
     if () < installed_release() < (0, 11):
         defaults["VLLM_USE_V1"] = "1"  # off the main thread 0.10 would choose the old engine
+    if not metax_present(device_root):
+        defaults["VLLM_PLUGINS"] = ""  # none: an image may carry a plugin for a GPU that this machine has not
+    if not environ.get("CUDA_VISIBLE_DEVICES", "all").strip():
+        del environ["CUDA_VISIBLE_DEVICES"]  # blank means unset; to CUDA it would mean no device
     for name, value in defaults.items():
         environ.setdefault(name, value)
+    configure_logging(settings.vllm_log_level, environ)
+
+
+def metax_present(device_root: Path = _DEVICES) -> bool:
+    """Whether this machine has a MetaX GPU, by its device nodes."""
+    return any(device_root.glob("mxc*"))
 
 
 def engine_options(settings: ModelSettings, device: Device, max_model_len: int) -> dict[str, Any]:
-    """Engine arguments by vLLM's names. Those of ``VLLM_ENGINE_ARGS`` win over all others."""
+    """Engine arguments by vLLM's names. Those of ``VLLM_ENGINE_ARGS`` win over all others.
+
+    Raises :class:`StartupError` for adapters or a draft model that cannot be had.
+    """
     options: dict[str, Any] = {
         "model": settings.model_dir,
         "served_model_name": settings.served_name,
@@ -64,12 +86,23 @@ def engine_options(settings: ModelSettings, device: Device, max_model_len: int) 
         "load_format": "auto" if settings.load_format == "awq" else settings.load_format,
         "kv_cache_dtype": settings.kv_cache_dtype,
         "compilation_config": _compilation_config(settings.compilation_config),
+        "speculative_config": speculative_config(settings.speculation, installed_release()),
+        **_lora_options(Adapters.load(settings.lora_modules)),
     }
     if settings.load_format == "awq":
         logger.warning("VLLM_LOAD_FORMAT=awq is no load format; auto is used, which finds AWQ weights by itself")
     options.update({name: value for name, value in chosen.items() if value is not None})
     options.update(settings.engine_args)
     return options
+
+
+def _lora_options(adapters: Adapters) -> dict[str, Any]:
+    if not len(adapters):
+        return {}
+    # A rank beyond vLLM's largest is passed as it is: vLLM then says what it has.
+    rank = next((rank for rank in _LORA_RANKS if rank >= adapters.max_rank), adapters.max_rank)
+    at_once = min(len(adapters), _MAX_LORAS)
+    return {"enable_lora": True, "max_loras": at_once, "max_cpu_loras": len(adapters), "max_lora_rank": rank}
 
 
 def _memory_share(settings: ModelSettings, device: Device) -> float | None:
@@ -110,9 +143,8 @@ def installed_version() -> str:
 
 
 def installed_release() -> tuple[int, ...]:
-    """Major and minor version of the installed vLLM; empty if there is none."""
-    found = re.match(r"(\d+)\.(\d+)", installed_version())
-    return (int(found[1]), int(found[2])) if found else ()
+    """Major, minor and patch version of the installed vLLM; empty if there is none."""
+    return tuple(int(part) for part in re.findall(r"\d+", installed_version())[:3])
 
 
 def expected_device(gpu_present: bool) -> Device:

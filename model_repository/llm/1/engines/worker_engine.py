@@ -14,6 +14,7 @@ from . import worker_wire as wire
 from .base import EngineStatus, GenerationRequest, Sample
 from .liveness import HangRule, HangWatch
 from .stats import EngineStats, StatsSnapshot
+from .vllm_options import Device
 from .worker_client import WorkerClient
 from .worker_process import WorkerProcess
 
@@ -44,7 +45,7 @@ class WorkerSpec:
 class WrongDevice(EngineRefused):
     """The engine computes on something else than the plan counted on."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: Device) -> None:
         super().__init__(f"the engine computes on another device: {device}")
         self.device = device
 

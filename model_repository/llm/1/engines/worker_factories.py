@@ -5,14 +5,14 @@ from __future__ import annotations
 from ..errors import EngineRefused
 from ..tokenization import Tokenization
 from .base import Engine
-from .vllm_options import engine_options
+from .vllm_options import Device, engine_options
 from .worker_wire import Setup
 
 VLLM = ".worker_factories:vllm"
 ECHO = ".worker_factories:echo"
 
 
-def vllm(setup: Setup) -> tuple[Engine, str]:
+def vllm(setup: Setup) -> tuple[Engine, Device]:
     """vLLM. Raises :class:`EngineRefused` where it cannot be imported or cannot serve the model."""
     try:
         from . import vllm_engine
@@ -27,7 +27,7 @@ def vllm(setup: Setup) -> tuple[Engine, str]:
     return vllm_engine.VllmEngine(setup.name, options, user_options), device
 
 
-def echo(setup: Setup) -> tuple[Engine, str]:
+def echo(setup: Setup) -> tuple[Engine, Device]:
     """The engine without a model, in a process like any other's."""
     from .echo import EchoEngine, decoder
 

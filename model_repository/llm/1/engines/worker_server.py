@@ -16,6 +16,7 @@ from ..logs import configure, logger
 from . import worker_wire as wire
 from .base import Engine, GenerationRequest, Sample
 from .process_tree import end_own_session
+from .vllm_options import Device
 
 _FIGURES_S = 0.2  # how often figures are sent while the engine works
 _HEARTBEAT_S = 1.0  # and at least
@@ -180,11 +181,11 @@ class Outgoing:
         self._link.send(results)
 
 
-def make_engine(factory: str, setup: wire.Setup) -> tuple[Engine, str]:
+def make_engine(factory: str, setup: wire.Setup) -> tuple[Engine, Device]:
     """Call a factory, ``module:function``; a module that begins with a dot is one of this folder."""
     module, _, function = factory.partition(":")
     make = getattr(importlib.import_module(module, __package__), function)
-    return cast("tuple[Engine, str]", make(setup))
+    return cast("tuple[Engine, Device]", make(setup))
 
 
 def _figures(engine: Engine) -> wire.Figures:

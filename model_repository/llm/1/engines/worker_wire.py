@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -54,7 +54,7 @@ class Stop(msgspec.Struct, tag=True, frozen=True):
 class Hello(msgspec.Struct, tag=True, frozen=True):
     """The engine's software is there and fits the model; it starts now. ``device`` is what it computes on."""
 
-    device: str
+    device: Literal["cpu", "gpu"]
 
 
 class Refused(msgspec.Struct, tag=True, frozen=True):
