@@ -21,11 +21,14 @@ State = Literal["warming", "ready", "recovering"]
 class ProbeTimes:
     """Times of the probe in seconds.
 
-    ``patience_s`` is how long a probe may take before the model is asked what it does. An engine with other work may
-    be busy with one long step (a long prompt on a CPU) for ``busy_stall_s`` before that counts as a hang.
+    After ``look_s``, and again and again, the model is asked what it does meanwhile: without any engine it is not
+    ready. ``patience_s`` is how long an engine may take for the probe alone, and the model for the answer to that. An
+    engine with other work may be busy with one long step (a long prompt on a CPU) for ``busy_stall_s`` before that
+    counts as a hang.
     """
 
-    interval_s: float = 3.0
+    interval_s: float = 2.0
+    look_s: float = 1.0
     patience_s: float = 4.0
     busy_stall_s: float = 20.0
     first_retry_s: float = 0.1
@@ -102,7 +105,7 @@ class Readiness:
         probe = asyncio.ensure_future(self._probe())
         try:
             while not probe.done() and self._answered_at < started:
-                await asyncio.wait({probe}, timeout=self._times.patience_s)
+                await asyncio.wait({probe}, timeout=min(self._times.look_s, self._times.patience_s))
                 if not probe.done() and not await self._makes_progress(time.monotonic() - started):
                     raise UpstreamUnavailable("the probe is not answered and the model makes no progress")
             if probe.done():
@@ -126,7 +129,7 @@ class Readiness:
         try:
             status = await self._ask_status()
         except GatewayError:
-            return False
+            return waited_s < self._times.patience_s
         return makes_progress(status, waited_s, self._times)
 
     async def _sleep(self, seconds: float) -> None:
@@ -139,7 +142,7 @@ class Readiness:
 def makes_progress(status: Mapping[str, Any], waited_s: float, times: ProbeTimes) -> bool:
     """Whether any engine is at work on what stands before a probe that has waited for ``waited_s``.
 
-    An engine that starts is at work. One that has nothing but the probe must have made a step since; one with other
+    An engine that starts for the first time is at work; while all are being restarted there is none. One that has nothing but the probe must have made a step since; one with other
     work may be within a single long one.
     """
     for engine in status.get("engines") or ():
