@@ -142,8 +142,8 @@ class Readiness:
 def makes_progress(status: Mapping[str, Any], waited_s: float, times: ProbeTimes) -> bool:
     """Whether any engine is at work on what stands before a probe that has waited for ``waited_s``.
 
-    An engine that starts for the first time is at work; while all are being restarted there is none. One that has nothing but the probe must have made a step since; one with other
-    work may be within a single long one.
+    An engine that starts for the first time is at work; while all are being restarted there is none. One that has
+    nothing but the probe must have made a step since; one with other work may be within a single long one.
     """
     for engine in status.get("engines") or ():
         if engine.get("state") == "starting":
