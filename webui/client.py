@@ -160,7 +160,7 @@ async def _events(lines: AsyncIterator[str]) -> AsyncIterator[dict[str, Any]]:
 
 
 def _piece(event: Mapping[str, Any]) -> Piece:
-    choice = next(iter(event.get("choices") or ()), {})
+    choice: Mapping[str, Any] = next(iter(event.get("choices") or ()), {})
     usage = event.get("usage") or {}
     return Piece(
         text=(choice.get("delta") or {}).get("content") or "",

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from webui.client import GatewayClient
-from webui.labels import Labels
+from webui.labels import QUIET, Labels
 from webui.tabs.batch import BatchTab
 from webui.tabs.chat import ChatTab
 from webui.tabs.status import StatusTab
@@ -55,7 +55,7 @@ def build_page(client: GatewayClient) -> Any:
             return preferred(request.headers.get("accept-language", ""))
 
         texts = [title, *labels.components]
-        language.change(relabel, language, texts, show_progress="hidden")
-        page.load(greet, None, language, show_progress="hidden").then(relabel, language, texts, show_progress="hidden")
-        page.load(chat.opened, None, chat.system_prompt, show_progress="hidden")
+        language.change(relabel, language, texts, **QUIET)
+        page.load(greet, None, language, **QUIET).then(relabel, language, texts, **QUIET)
+        page.load(chat.opened, None, chat.system_prompt, **QUIET)
     return page

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 from webui.client import Piece
@@ -32,7 +32,7 @@ class Stops:
             del self._events[session]
 
 
-async def merged(source: AsyncGenerator[Piece, None], stop: asyncio.Event) -> AsyncIterator[list[Piece]]:
+async def merged(source: AsyncGenerator[Piece, None], stop: asyncio.Event) -> AsyncGenerator[list[Piece], None]:
     """What has come since the last time, as soon as there is anything; ends early when ``stop`` is set.
 
     A page shows a piece more slowly than a model makes it: taken together, pieces never pile up. The source is closed

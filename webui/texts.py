@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, cast, get_args
+from typing import Literal, NamedTuple, get_args
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = get_args(Language)
@@ -170,5 +170,5 @@ def preferred(accept_language: str) -> Language:
     for wish in accept_language.split(","):
         name = wish.partition(";")[0].strip().lower().partition("-")[0]
         if name in LANGUAGES:
-            return cast("Language", name)
+            return name
     return "en"

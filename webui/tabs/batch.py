@@ -14,7 +14,7 @@ import gradio as gr
 from webui.batch import Progress, ask_all
 from webui.client import GatewayClient
 from webui.errors import WebError
-from webui.labels import Labels
+from webui.labels import QUIET, Labels
 from webui.questions import Answer, Question, read_questions, write_answers
 from webui.scores import average, can_score, scored
 from webui.stream import Stops
@@ -39,9 +39,9 @@ class BatchTab:
             [language, self.file, self.at_a_time, self.max_tokens],
             [self.notice, self.results, self.download],
             concurrency_limit=None,
-            show_progress="hidden",
+            **QUIET,
         )
-        self.stop.click(self._stop, None, None, queue=False, show_progress="hidden")
+        self.stop.click(self._stop, None, None, queue=False, **QUIET)
 
     def _lay_out(self, labels: Labels) -> None:
         with gr.Row():

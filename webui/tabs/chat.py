@@ -12,7 +12,7 @@ import gradio as gr
 from webui.client import GatewayClient, Generation
 from webui.conversation import Turn, Wish, ask
 from webui.errors import BadUpload, WebError
-from webui.labels import Labels
+from webui.labels import QUIET, Labels
 from webui.stream import Stops
 from webui.texts import Language, say
 
@@ -72,8 +72,8 @@ class ChatTab:
             token = labels.put(gr.Textbox(type="password", elem_id="admin-token"), label="system.token")
             write = labels.put(gr.Button(size="sm", elem_id="system-write"), value="system.write")
             notice = gr.Markdown(elem_id="system-notice")
-        read.click(self._read_system_prompt, [language], [self.system_prompt, notice])
-        write.click(self._write_system_prompt, [language, self.system_prompt, token], [notice])
+        read.click(self._read_system_prompt, [language], [self.system_prompt, notice], **QUIET)
+        write.click(self._write_system_prompt, [language, self.system_prompt, token], [notice], **QUIET)
 
     def _lay_material(self, labels: Labels) -> None:
         with labels.put(gr.Accordion(open=False, elem_id="material"), label="material.title"):
@@ -96,12 +96,12 @@ class ChatTab:
                 [language, self.question, self.conversation, *settings],
                 [self.question, self.conversation, self.notice, self.used],
                 concurrency_limit=None,
-                show_progress="hidden",
+                **QUIET,
             )
         # Not queued: a stop must not wait behind what it is to stop.
-        self.stop.click(self._stop, None, None, queue=False, show_progress="hidden")
-        self.clear.click(self._clear, None, [self.conversation, self.notice, self.used], queue=False)
-        self.material_file.upload(_read_material, [language, self.material_file], [self.material, self.notice])
+        self.stop.click(self._stop, None, None, queue=False, **QUIET)
+        self.clear.click(self._clear, None, [self.conversation, self.notice, self.used], queue=False, **QUIET)
+        self.material_file.upload(_read_material, [language, self.material_file], [self.material, self.notice], **QUIET)
 
     async def opened(self) -> str:
         """The system prompt a new page starts with: the service's own, if it can be asked."""

@@ -11,7 +11,7 @@ import gradio as gr
 
 from webui.client import GatewayClient
 from webui.errors import WebError
-from webui.labels import Labels
+from webui.labels import QUIET, Labels
 from webui.status import KEPT_RATES, Rates, Reading, look, rates
 from webui.tables import html_table, sparkline
 from webui.texts import TEXTS, Language, say
@@ -47,16 +47,16 @@ class StatusTab:
         wires: dict[str, Any] = {
             "inputs": [language, seen],
             "outputs": [self.notice, self.service, self.engines, seen],
-            "show_progress": "hidden",
+            **QUIET,
         }
         self.timer.tick(self._look, **wires)
         self.tab.select(self._look, **wires)
-        self.tab.select(lambda: gr.Timer(active=True), None, self.timer, show_progress="hidden")
+        self.tab.select(lambda: gr.Timer(active=True), None, self.timer, **QUIET)
 
     def rests_with(self, others: Sequence[Any]) -> None:
         """Nothing is asked while another tab is open."""
         for tab in others:
-            tab.select(lambda: gr.Timer(active=False), None, self.timer, show_progress="hidden")
+            tab.select(lambda: gr.Timer(active=False), None, self.timer, **QUIET)
 
     async def _look(self, language: Language, seen: Seen) -> tuple[Any, ...]:
         try:
