@@ -38,9 +38,10 @@ def build_page(client: GatewayClient) -> Any:
     labels = Labels()
     with gr.Blocks(title=say("en", "page.title"), analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         with gr.Row():
-            title = gr.Markdown(f"## {say('en', 'page.title')}", elem_id="title")
+            title = gr.Markdown(elem_id="title")
+            # Without a value until the browser has said which one it wants: choosing one is what fills the page in.
             language = labels.put(
-                gr.Radio([("English", "en"), ("中文", "zh")], value="en", elem_id="language"), label="page.language"
+                gr.Radio([("English", "en"), ("中文", "zh")], value=None, elem_id="language"), label="page.language"
             )
         with gr.Tabs():
             chat = ChatTab(client, labels, language)
@@ -48,14 +49,12 @@ def build_page(client: GatewayClient) -> Any:
             status = StatusTab(client, labels, language)
         status.rests_with([chat.tab, batch.tab])
 
+        async def greet(request: gr.Request) -> tuple[Language, str]:
+            return preferred(request.headers.get("accept-language", "")), await chat.first_system_prompt()
+
         def relabel(chosen: Language) -> list[Any]:
             return [f"## {say(chosen, 'page.title')}", *labels.updates(chosen)]
 
-        def greet(request: gr.Request) -> str:
-            return preferred(request.headers.get("accept-language", ""))
-
-        texts = [title, *labels.components]
-        language.change(relabel, language, texts, **QUIET)
-        page.load(greet, None, language, **QUIET).then(relabel, language, texts, **QUIET)
-        page.load(chat.opened, None, chat.system_prompt, **QUIET)
+        page.load(greet, None, [language, chat.system_prompt], **QUIET)
+        language.change(relabel, language, [title, *labels.components], **QUIET)
     return page

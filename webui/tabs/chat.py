@@ -41,7 +41,7 @@ class ChatTab:
         )
         self.notice = gr.Markdown(elem_id="chat-notice")
         self.question = labels.put(
-            gr.Textbox(elem_id="question", lines=2, max_lines=8, submit_btn=False),
+            gr.Textbox(elem_id="question", lines=1, max_lines=8),
             label="chat.question",
             placeholder="chat.placeholder",
         )
@@ -103,8 +103,8 @@ class ChatTab:
         self.clear.click(self._clear, None, [self.conversation, self.notice, self.used], queue=False, **QUIET)
         self.material_file.upload(_read_material, [language, self.material_file], [self.material, self.notice], **QUIET)
 
-    async def opened(self) -> str:
-        """The system prompt a new page starts with: the service's own, if it can be asked."""
+    async def first_system_prompt(self) -> str:
+        """What a new page starts with: the service's own, if it can be asked."""
         try:
             return await self._client.system_prompt()
         except WebError:
