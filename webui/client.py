@@ -15,6 +15,9 @@ from webui.settings import WebSettings
 
 Message = Mapping[str, str]
 
+MAX_TOKENS = 4096
+"""The greatest length of an answer that can be chosen on the page."""
+
 # An answer may take as long as the gateway allows it (REQUEST_TIMEOUT_S and some); streams have a heartbeat every 10 s.
 _ANSWER = httpx.Timeout(400.0, connect=5.0)
 _STREAM = httpx.Timeout(60.0, connect=5.0)

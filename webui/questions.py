@@ -37,7 +37,7 @@ class Answer:
             "prompt": self.question.text,
             "response": self.text,
             "reference": self.question.reference,
-            "rouge_l_f1": self.score,
+            "rouge_l_f1": None if self.score is None else round(self.score, 6),
             "error": self.problem or None,
         }
         return json.dumps({name: value for name, value in fields.items() if value is not None}, ensure_ascii=False)

@@ -1,16 +1,17 @@
-"""A stream of pieces that can be stopped, and that is read as fast as it comes whoever shows it."""
+"""Something that comes piece by piece, can be stopped, and is read as fast as it comes, however slowly it is shown."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from typing import TypeVar
 
-from webui.client import Piece
+P = TypeVar("P")
 
 
 class Stops:
-    """One running answer a session, by the session's name; starting another one stops the first."""
+    """One running answer (or batch) a session, by the session's name; starting another one stops the first."""
 
     def __init__(self) -> None:
         self._events: dict[str, asyncio.Event] = {}
@@ -32,13 +33,13 @@ class Stops:
             del self._events[session]
 
 
-async def merged(source: AsyncGenerator[Piece, None], stop: asyncio.Event) -> AsyncGenerator[list[Piece], None]:
+async def merged(source: AsyncGenerator[P, None], stop: asyncio.Event) -> AsyncGenerator[list[P], None]:
     """What has come since the last time, as soon as there is anything; ends early when ``stop`` is set.
 
     A page shows a piece more slowly than a model makes it: taken together, pieces never pile up. The source is closed
     at the end, however it comes. Raises what the source raises, after the pieces before it.
     """
-    pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
+    pieces: asyncio.Queue[P | None] = asyncio.Queue()
     reader = asyncio.create_task(_read(source, pieces))
     stopper = asyncio.create_task(_end_when(stop, pieces))
     try:
@@ -59,7 +60,7 @@ async def merged(source: AsyncGenerator[Piece, None], stop: asyncio.Event) -> As
             await reader
 
 
-async def _read(source: AsyncGenerator[Piece, None], pieces: asyncio.Queue[Piece | None]) -> None:
+async def _read(source: AsyncGenerator[P, None], pieces: asyncio.Queue[P | None]) -> None:
     try:
         async for piece in source:
             pieces.put_nowait(piece)
@@ -68,6 +69,6 @@ async def _read(source: AsyncGenerator[Piece, None], pieces: asyncio.Queue[Piece
         pieces.put_nowait(None)
 
 
-async def _end_when(stop: asyncio.Event, pieces: asyncio.Queue[Piece | None]) -> None:
+async def _end_when(stop: asyncio.Event, pieces: asyncio.Queue[P | None]) -> None:
     await stop.wait()
     pieces.put_nowait(None)

@@ -75,7 +75,7 @@ TEXTS: dict[str, Text] = {
     ),
     "batch.at_a_time": Text("Questions in one request", "每个请求的问题数"),
     "batch.max_tokens": Text(
-        "Greatest length (tokens; empty: by the kind of question)", "最大长度（词元数；留空则按问题类型）"
+        "Greatest length (tokens; 0: by the kind of question)", "最大长度（词元数；0：按问题类型）"
     ),
     "batch.start": Text("Ask all", "全部提问"),
     "batch.stop": Text("Stop", "停止"),

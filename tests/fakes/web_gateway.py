@@ -1,4 +1,4 @@
-"""A gateway for the page's tests: it says what a test has written down, notes what it was asked, and waits when told to."""
+"""A gateway for the page's tests: it says what a test has written down, and notes what it was asked."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ class FakeGateway:
 
     def __init__(self) -> None:
         self.script = Script()
-        self._server = uvicorn.Server(uvicorn.Config(self._app(), port=0, log_level="error", timeout_graceful_shutdown=1))
+        self._server = uvicorn.Server(
+            uvicorn.Config(self._app(), port=0, log_level="error", timeout_graceful_shutdown=1)
+        )
         self._thread = threading.Thread(target=self._server.run, daemon=True)
 
     def start(self) -> None:
@@ -115,7 +117,9 @@ class FakeGateway:
             script.went_away.set()
             raise
         if script.breaks:
-            yield _event({"error": {"type": "model_failed", "message": "the model fell over", "param": None, "code": None}})
+            yield _event(
+                {"error": {"type": "model_failed", "message": "the model fell over", "param": None, "code": None}}
+            )
             return
         yield _event({"choices": [{"index": 0, "delta": {}, "finish_reason": script.finish_reason}]})
         yield _event({"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": len(script.pieces)}})

@@ -30,7 +30,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 if CHROMIUM is None:
     raise pytest.UsageError("no Chromium found: apt-get install chromium fonts-noto-cjk")
 
-PATIENCE_S = 60.0
+PATIENCE_S = float(os.environ.get("PATIENCE_S", "60"))
 IMAGES = ROOT / "docs" / "images"
 expect.set_options(timeout=PATIENCE_S * 1000)
 

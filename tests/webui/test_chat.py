@@ -65,10 +65,10 @@ def test_parameters_go_with_the_question(page: Page, script: Script) -> None:
 
 
 def test_earlier_turns_are_sent_along_unless_switched_off(page: Page, script: Script) -> None:
-    for question in ("first", "second"):
-        send(page, question)
-        expect(notice(page)).to_contain_text("3 tokens in")
-        expect(answers(page).last).to_have_text("A grid of thread blocks.")
+    send(page, "first")
+    expect(notice(page)).to_contain_text("3 tokens in")
+    send(page, "second")
+    expect(answers(page)).to_have_text(["A grid of thread blocks."] * 2)
     assert [message["content"] for message in script.chats[1]["messages"][1:]] == [
         "first",
         "A grid of thread blocks.",
@@ -108,8 +108,14 @@ def test_an_answer_that_was_cut_says_so(page: Page, script: Script) -> None:
     ("refusal", "sentence"),
     [
         (Refusal(429, "queue_full", retry_after_s=9), "hands full; please try again in 9 seconds."),
-        (Refusal(503, "not_ready", retry_after_s=4), "not ready yet (it is loading or recovering); please try again in 4"),
-        (Refusal(400, "invalid_value", "4000 tokens, 2048 fit"), "does not accept this request: 4000 tokens, 2048 fit."),
+        (
+            Refusal(503, "not_ready", retry_after_s=4),
+            "not ready yet (it is loading or recovering); please try again in 4",
+        ),
+        (
+            Refusal(400, "invalid_value", "4000 tokens, 2048 fit"),
+            "does not accept this request: 4000 tokens, 2048 fit.",
+        ),
         (Refusal(401, "unauthorized"), "does not accept the key or token"),
         (Refusal(502, "model_failed", "the model failed"), "answered with error 502: the model failed."),
         (Refusal(504, "deadline_exceeded"), "within its time limit."),

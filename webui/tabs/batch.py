@@ -12,12 +12,12 @@ from typing import Any
 import gradio as gr
 
 from webui.batch import Progress, ask_all
-from webui.client import GatewayClient
+from webui.client import MAX_TOKENS, GatewayClient
 from webui.errors import WebError
 from webui.labels import QUIET, Labels
 from webui.questions import Answer, Question, read_questions, write_answers
 from webui.scores import average, can_score, scored
-from webui.stream import Stops
+from webui.stream import Stops, merged
 from webui.tables import html_table
 from webui.texts import Language, say
 
@@ -53,7 +53,7 @@ class BatchTab:
                     gr.Slider(1, 512, value=32, step=1, elem_id="batch-at-a-time"), label="batch.at_a_time"
                 )
                 self.max_tokens = labels.put(
-                    gr.Number(value=None, minimum=1, precision=0, elem_id="batch-max-tokens"), label="batch.max_tokens"
+                    gr.Slider(0, MAX_TOKENS, value=0, step=1, elem_id="batch-max-tokens"), label="batch.max_tokens"
                 )
         with gr.Row():
             self.start = labels.put(gr.Button(variant="primary", elem_id="batch-start"), value="batch.start")
@@ -63,7 +63,7 @@ class BatchTab:
         self.results = gr.HTML(elem_id="batch-results")
 
     async def _run(
-        self, language: Language, file: str | None, at_a_time: float, max_tokens: float | None, request: gr.Request
+        self, language: Language, file: str | None, at_a_time: float, max_tokens: float, request: gr.Request
     ) -> AsyncGenerator[Update, None]:
         if file is None:
             yield say(language, "batch.no_file"), gr.skip(), gr.skip()
@@ -87,11 +87,9 @@ class BatchTab:
         stop = self._stops.start(session)
         yield _progress(language, progress, began), "", gr.update(visible=False)
         try:
-            async with aclosing(ask_all(self._client, questions, options, at_a_time)) as steps:
-                async for progress in steps:
+            async with aclosing(merged(ask_all(self._client, questions, options, at_a_time), stop)) as steps:
+                async for progress in (step[-1] async for step in steps):
                     yield _progress(language, progress, began), gr.skip(), gr.skip()
-                    if stop.is_set():
-                        break
         except WebError as exc:
             trouble = exc.sentence(language) + " "
         finally:

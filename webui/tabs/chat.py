@@ -9,14 +9,13 @@ from typing import Any
 
 import gradio as gr
 
-from webui.client import GatewayClient, Generation
+from webui.client import MAX_TOKENS, GatewayClient, Generation
 from webui.conversation import Turn, Wish, ask
 from webui.errors import BadUpload, WebError
 from webui.labels import QUIET, Labels
 from webui.stream import Stops
 from webui.texts import Language, say
 
-_MAX_TOKENS = 4096
 Update = tuple[Any, ...]
 
 
@@ -57,7 +56,7 @@ class ChatTab:
     def _lay_parameters(self, labels: Labels) -> None:
         with labels.put(gr.Accordion(open=True, elem_id="parameters"), label="parameters.title"):
             self.max_tokens = labels.put(
-                gr.Slider(1, _MAX_TOKENS, value=256, step=1, elem_id="max-tokens"), label="parameters.max_tokens"
+                gr.Slider(1, MAX_TOKENS, value=256, step=1, elem_id="max-tokens"), label="parameters.max_tokens"
             )
             self.temperature = labels.put(
                 gr.Slider(0, 2, value=0, step=0.05, elem_id="temperature"), label="parameters.temperature"
