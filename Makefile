@@ -2,21 +2,22 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-dev serve test lint format lock clean
+.PHONY: help venv venv-dev venv-web venv-web-test serve webui test test-web lint format lock clean
 
 PYTHON ?=
 ACCELERATOR ?= auto
 
 # Tests get a small environment of their own, so that no MODEL_ID or PORT of the caller's shell changes what they test.
 # Kept is what names places, tools and the way to the network, and what CI systems and terminals set.
-TEST_KEEPS := PATH HOME USER SHELL TERM LANG LC_ALL TMPDIR XDG_CACHE_HOME CI NO_COLOR FORCE_COLOR SHARED_DIR PYTEST_ADDOPTS \
+TEST_KEEPS := PATH HOME USER SHELL TERM LANG LC_ALL TMPDIR XDG_CACHE_HOME CI SCREENSHOTS NO_COLOR FORCE_COLOR SHARED_DIR PYTEST_ADDOPTS \
 	http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR \
 	LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES
 TESTS := tests/unit tests/integration tests/e2e
+TEST_PYTHON := .venv/bin/python
 
 define run_tests
 	kept=(); for name in $(TEST_KEEPS); do if [ -n "$${!name+set}" ]; then kept+=("$$name=$${!name}"); fi; done; \
-	exec env -i "$${kept[@]}" .venv/bin/python -m pytest
+	exec env -i "$${kept[@]}" $(TEST_PYTHON) -m pytest
 endef
 
 define prepare
@@ -36,17 +37,32 @@ venv: ## make .venv and install the pinned packages (skipped when done)
 venv-dev:
 	@$(prepare) --dev
 
+venv-web: ## make .venv-web, the web page's environment (skipped when done)
+	@scripts/web_environment.sh "$(PYTHON)"
+
+venv-web-test:
+	@scripts/web_environment.sh "$(PYTHON)" web-test
+
 serve: venv ## fetch the model if needed and run the service in the foreground; Ctrl-C stops it
 	@exec .venv/bin/python scripts/env_file.py .env scripts/serve.sh
 
+webui: venv-web ## the web page alone, on port 7860 (WEBUI_PORT), for a service that runs
+	@exec .venv-web/bin/python scripts/env_file.py .env .venv-web/bin/python -m webui
+
 test: venv-dev ## run the unit, integration and end-to-end tests
 	@$(run_tests) $(TESTS)
+
+test-web: TEST_PYTHON := .venv-web/bin/python
+test-web: venv venv-web-test ## run the tests of the web page in a real Chromium (SCREENSHOTS=1 writes docs/images)
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+		{ echo "make test-web needs Chromium: apt-get install chromium fonts-noto-cjk" >&2; exit 1; }
+	@$(run_tests) tests/webui
 
 lint: venv-dev ## check style (ruff) and types (mypy)
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@mkdir -p .lint && ln -sfn ../model_repository/llm/1 .lint/llm_model
-	@.venv/bin/mypy -p gateway -p runtime -p download -p scripts -p llm_model -m download_model
+	@.venv/bin/mypy -p gateway -p runtime -p download -p scripts -p webui -p llm_model -m download_model
 
 format: venv-dev ## rewrite the sources in the project's style
 	@.venv/bin/ruff check --fix --quiet . || true
@@ -56,5 +72,5 @@ lock: venv-dev ## resolve the pinned lists in requirements/ anew (UPGRADE=1 take
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
 
 clean: ## remove .venv, caches and what the service assembled; models stay
-	rm -rf .venv .venv.lock .triton .lint .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv.lock .venv-web .venv-web.lock .triton .lint .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -22,6 +22,7 @@ RUN_DIR_VARIABLE = "SERVICE_RUN_DIR"
 MARKER = "gave-up"
 FAILED_LOADS = 3  # as many as startretries in supervisord.conf, and one
 _TRITON = "triton"
+_WEB_PAGE = "webui"
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def listen(events: BinaryIO, answers: BinaryIO, address: tuple[str, int]) -> str
 
 def judge(event: Event, watch: LoadWatch, address: tuple[str, int]) -> str | None:
     """The reason to give up, if this event is one."""
-    if event.name == "PROCESS_STATE_FATAL":
+    if event.name == "PROCESS_STATE_FATAL" and event.program != _WEB_PAGE:  # without its page the service still serves
         return f"{event.program} cannot be kept running: it ended right after its start, again and again"
     if event.name == "PROCESS_STATE_EXITED" and event.program == _TRITON:
         watch.saw_exit()

@@ -104,7 +104,7 @@ class Launcher:
         return status
 
     def _spawn(self) -> int:
-        sources = {name: self._logs.open_source() for name in ("supervisord", "triton", "gateway", "listener")}
+        sources = {name: self._logs.open_source() for name in ("supervisord", "triton", "gateway", "webui", "listener")}
         environ = {
             **self._environ,
             **self._settings.model_variables(),
@@ -112,6 +112,7 @@ class Launcher:
             RUN_DIR_VARIABLE: str(self._run_dir),
             "SERVICE_ROOT": str(self._settings.root),
             "SERVICE_PYTHON": sys.executable,
+            "SERVICE_WEBUI": str(self._settings.web_page).lower(),
             "SERVICE_GATEWAY_STOP_S": str(self._stop_times.gateway_s),
             "SERVICE_TRITON_STOP_S": str(self._stop_times.triton_s),
             **{f"SERVICE_LOG_{name.upper()}": f"/dev/fd/{fd}" for name, fd in sources.items()},

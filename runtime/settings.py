@@ -40,6 +40,10 @@ class RuntimeSettings:
     """Where the embedded Triton is assembled."""
     use_vllm: UseVllm
     shutdown_grace_s: float
+    web_page: bool
+    """Whether supervisord starts the web page too; it reads the next two itself."""
+    web_page_address: str
+    web_page_port: int
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], root: Path = PROJECT_ROOT) -> RuntimeSettings:
@@ -63,6 +67,9 @@ class RuntimeSettings:
             triton_runtime_dir=Path(_text(environ, "TRITON_RUNTIME_DIR") or root / ".triton").absolute(),
             use_vllm=_use_vllm(environ),
             shutdown_grace_s=_seconds(environ, "SHUTDOWN_GRACE_S", 30.0),
+            web_page=_flag(environ, "WEBUI"),
+            web_page_address=_text(environ, "WEBUI_ADDRESS") or LOOPBACK,
+            web_page_port=_port(environ, "WEBUI_PORT", 7860),
         )
 
     @property
@@ -111,6 +118,14 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
     if not 0 <= seconds <= 3600:  # also refuses nan
         raise BadSetting(name, text, "seconds, 0 to 3600")
     return seconds
+
+
+def _flag(environ: Mapping[str, str], name: str) -> bool:
+    """Off where it is not set."""
+    text = _text(environ, name) or _NO[0]
+    if text.lower() not in _YES + _NO:
+        raise BadSetting(name, text, "0 or 1")
+    return text.lower() in _YES
 
 
 def _use_vllm(environ: Mapping[str, str]) -> UseVllm:

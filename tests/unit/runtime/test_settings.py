@@ -38,6 +38,9 @@ def test_blank_is_unset() -> None:
         "MODEL_DIR",
         "USE_VLLM",
         "SHUTDOWN_GRACE_S",
+        "WEBUI",
+        "WEBUI_ADDRESS",
+        "WEBUI_PORT",
     )
     assert settings(**dict.fromkeys(names, "  ")) == settings()
 
