@@ -51,6 +51,10 @@ class RuntimeSettings:
     triton_max_restarts: int
     """As many ends of Triton are put up with within the window; one more, and the service is given up."""
     triton_restart_window_s: float
+    web_page: bool
+    """Whether supervisord starts the web page too; it reads the next two itself."""
+    web_page_address: str
+    web_page_port: int
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], root: Path = PROJECT_ROOT) -> RuntimeSettings:
@@ -80,6 +84,9 @@ class RuntimeSettings:
             watchdog_stall_s=_seconds(environ, "WATCHDOG_STALL_S", 60.0, zero=False),
             triton_max_restarts=_count(environ, "TRITON_MAX_RESTARTS", 5),
             triton_restart_window_s=_seconds(environ, "TRITON_RESTART_WINDOW_S", 1800.0, zero=False),
+            web_page=_flag(environ, "WEBUI"),
+            web_page_address=_text(environ, "WEBUI_ADDRESS") or LOOPBACK,
+            web_page_port=_port(environ, "WEBUI_PORT", 7860),
         )
 
     @property
@@ -155,6 +162,14 @@ def _count(environ: Mapping[str, str], name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 1_000_000):
         raise BadSetting(name, text, "a whole number, 0 to 1000000")
     return int(text)
+
+
+def _flag(environ: Mapping[str, str], name: str) -> bool:
+    """Off where it is not set."""
+    text = _text(environ, name) or _NO[0]
+    if text.lower() not in _YES + _NO:
+        raise BadSetting(name, text, "0 or 1")
+    return text.lower() in _YES
 
 
 def _use_vllm(environ: Mapping[str, str]) -> UseVllm:

@@ -24,7 +24,7 @@ class Stacks:
         """The running service of that name, started if it is not the current one; ``root`` is the project's folder."""
         if self._name != name or self._stack is None or self._stack.process.poll() is not None:
             self.stop()
-            self._stack = Stack.start(settings, self._logs / f"{name}.log", root)
+            self._stack = Stack.start(settings, self._logs / f"{name}.log", root=root)
             self._name = name
         return self._stack
 
