@@ -57,7 +57,7 @@ def become_gateway() -> int:
     """Replace this process by the gateway."""
     from runtime.gateway_command import run_gateway
 
-    run_gateway()
+    run_gateway(os.environ)
 
 
 def run_fatal_listener() -> int:

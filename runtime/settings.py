@@ -36,6 +36,8 @@ class RuntimeSettings:
     triton_metrics_address: str
     triton_server_dir: Path | None
     """Set: the folder with ``bin/tritonserver`` and ``backends``; nothing else is looked at."""
+    gateway_python: Path | None
+    """The interpreter of the gateway, where it has an environment of its own; None: the launcher's."""
     triton_runtime_dir: Path
     """Where the embedded Triton is assembled."""
     use_vllm: UseVllm
@@ -60,6 +62,7 @@ class RuntimeSettings:
             triton_grpc_address=_text(environ, "TRITON_GRPC_ADDRESS"),
             triton_metrics_address=_text(environ, "TRITON_METRICS_ADDRESS") or LOOPBACK,
             triton_server_dir=Path(server_dir).absolute() if server_dir else None,
+            gateway_python=gateway_python(environ),
             triton_runtime_dir=Path(_text(environ, "TRITON_RUNTIME_DIR") or root / ".triton").absolute(),
             use_vllm=_use_vllm(environ),
             shutdown_grace_s=_seconds(environ, "SHUTDOWN_GRACE_S", 30.0),
@@ -77,6 +80,12 @@ class RuntimeSettings:
     def grpc_address(self, embedded: bool) -> str:
         """Where Triton's gRPC listens: an embedded Triton has known holes, so nobody outside may talk to it unasked."""
         return self.triton_grpc_address or (LOOPBACK if embedded else ANY_ADDRESS)
+
+
+def gateway_python(environ: Mapping[str, str]) -> Path | None:
+    """The interpreter of GATEWAY_PYTHON, or None. Not resolved: a virtual environment's is a link to another."""
+    named = _text(environ, "GATEWAY_PYTHON")
+    return Path(named).expanduser().absolute() if named else None
 
 
 def _text(environ: Mapping[str, str], name: str) -> str | None:
