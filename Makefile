@@ -2,9 +2,10 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-dev serve test lint format lock clean
+.PHONY: help venv venv-dev serve test test-image test-deploy image lint format lock clean
 
 PYTHON ?=
+IMAGE ?= llm-service
 ACCELERATOR ?= auto
 
 # Tests get a small environment of their own, so that no MODEL_ID or PORT of the caller's shell changes what they test.
@@ -41,6 +42,15 @@ serve: venv ## fetch the model if needed and run the service in the foreground; 
 
 test: venv-dev ## run the unit, integration and end-to-end tests
 	@$(run_tests) $(TESTS)
+
+test-image: venv-dev ## build the image and run it without a network (root, buildah, debootstrap, iproute2)
+	@$(run_tests) tests/image
+
+test-deploy: venv-dev ## check deploy/ with Prometheus' own tools and a running service (prometheus)
+	@$(run_tests) tests/deploy
+
+image: ## build the image with Docker; IMAGE=name, BUILD_ARGS="--build-arg …"
+	docker build $(if $(MODELSCOPE_API_TOKEN),--secret id=MODELSCOPE_API_TOKEN) --tag "$(IMAGE)" $(BUILD_ARGS) .
 
 lint: venv-dev ## check style (ruff) and types (mypy)
 	@.venv/bin/ruff check .
