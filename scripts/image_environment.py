@@ -35,6 +35,8 @@ REQUIREMENTS = ROOT / "requirements"
 # What the model imports beside vLLM and the standard library: vLLM brings it, so a base without it is broken.
 MODEL_IMPORTS = ("jinja2", "msgspec", "torch", "transformers")
 PYTHONS_OF_THE_LISTS = ("3.11", "3.12")
+# modelscope is large, and only a part of it is used, in the build.
+NOT_COMPILED = re.compile(r"/(modelscope|tests?)/")
 
 
 class ImageError(Exception):
@@ -148,7 +150,7 @@ def compile_modules(folders: Sequence[Path]) -> None:
     say("compiling the modules")
     for folder in folders:
         # Some packages ship files for other Pythons, which cannot be compiled here; they are never imported either.
-        compileall.compile_dir(folder, quiet=2, workers=0)
+        compileall.compile_dir(folder, rx=NOT_COMPILED, quiet=2, workers=0)
 
 
 def say(text: str) -> None:
