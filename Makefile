@@ -46,8 +46,13 @@ test: venv-dev ## run the unit, integration and end-to-end tests
 test-image: venv-dev ## build the image and run it without a network (root, buildah, debootstrap, iproute2)
 	@$(run_tests) tests/image
 
-test-deploy: venv-dev ## check deploy/ with Prometheus' own tools and a running service (prometheus)
+test-deploy: venv-dev .deploy-tools/installed ## check deploy/ with its own tools and a running service (prometheus)
 	@$(run_tests) tests/deploy
+
+.deploy-tools/installed: requirements/deploy.txt
+	@rm -rf .deploy-tools
+	@.venv/bin/python -m pip install -qq --no-deps --require-hashes --target .deploy-tools --requirement requirements/deploy.txt
+	@touch $@
 
 image: ## build the image with Docker; IMAGE=name, BUILD_ARGS="--build-arg …"
 	docker build $(if $(MODELSCOPE_API_TOKEN),--secret id=MODELSCOPE_API_TOKEN) --tag "$(IMAGE)" $(BUILD_ARGS) .
@@ -66,5 +71,5 @@ lock: venv-dev ## resolve the pinned lists in requirements/ anew (UPGRADE=1 take
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
 
 clean: ## remove .venv, caches and what the service assembled; models stay
-	rm -rf .venv .venv.lock .triton .lint .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv.lock .triton .lint .deploy-tools .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

