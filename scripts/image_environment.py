@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import compileall
+import ctypes
 import importlib.metadata
 import os
 import platform
@@ -35,6 +36,8 @@ REQUIREMENTS = ROOT / "requirements"
 # What the model imports beside vLLM and the standard library: vLLM brings it, so a base without it is broken.
 MODEL_IMPORTS = ("jinja2", "msgspec", "torch", "transformers")
 PYTHONS_OF_THE_LISTS = ("3.11", "3.12")
+# Libraries of the system that vLLM's CPU build is linked with, and the packages of Debian and Ubuntu that have them.
+SYSTEM_LIBRARIES = {"libnuma.so.1": "libnuma1"}
 # modelscope is large, and only a part of it is used, in the build.
 NOT_COMPILED = re.compile(r"/(modelscope|tests?)/")
 
@@ -101,6 +104,8 @@ def model_environment(base: Base, accelerator: str) -> None:
                 f"vLLM, are for CPython {' and '.join(PYTHONS_OF_THE_LISTS)}"
             )
         say(f"no vLLM in this base: installing the pinned lists for {accelerator}")
+        if accelerator == "cpu":
+            system_packages([package for library, package in SYSTEM_LIBRARIES.items() if not can_be_loaded(library)])
         run([sys.executable, str(ROOT / "scripts" / "environment.py"), "--accelerator", accelerator])
         return
     if base.missing:
@@ -109,6 +114,27 @@ def model_environment(base: Base, accelerator: str) -> None:
     say(f"vLLM {base.vllm} of the base stays; adding {', '.join(line.split()[0] for line in wanted)}")
     run([sys.executable, "-m", "venv", "--without-pip", "--system-site-packages", str(ROOT / ".venv")])
     install(wanted, ROOT / ".venv")
+
+
+def can_be_loaded(library: str) -> bool:
+    """Whether this system has a shared library."""
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
+
+
+def system_packages(missing: Sequence[str]) -> None:
+    """Install packages of the system. Raises ImageError where that cannot be done."""
+    if not missing:
+        return
+    if shutil.which("apt-get") is None:
+        raise ImageError(f"this base lacks {', '.join(missing)}, and has no apt-get to install it with")
+    say(f"installing {', '.join(missing)}")
+    run(["apt-get", "update", "-qq"])
+    run(["apt-get", "install", "-qq", "--yes", "--no-install-recommends", *missing])
+    shutil.rmtree("/var/lib/apt/lists", ignore_errors=True)
 
 
 def gateway_environment() -> None:
@@ -138,6 +164,7 @@ def run(command: Sequence[str]) -> None:
     """Run a command; what it prints is for the one who builds. Raises ImageError."""
     # A base's constraints are about its own packages, which stay anyway; ours are pinned.
     environ = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
+    environ["DEBIAN_FRONTEND"] = "noninteractive"
     environ |= {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore", "PIP_NO_CACHE_DIR": "1"}
     try:
         subprocess.run(command, env=environ, check=True)

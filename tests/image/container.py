@@ -1,7 +1,8 @@
 """A container by hand: an image's file system in namespaces of its own, with no network but loopback.
 
 As under Docker, the command is process 1, runs as the image's user with the image's environment and nothing else, and
-finds a /dev/shm of the given size. When process 1 ends, the kernel ends the rest.
+finds a /dev/shm of the given size. As under `docker run --read-only`, the file system cannot be written, but for /tmp and
+the user's home, which are empty at the start. When process 1 ends, the kernel ends the rest.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ _INSIDE = """
 set -eu
 root=$1 shm=$2 user=$3 dir=$4; shift 4
 ip link set lo up
+mount --bind "$root" "$root"
+mount -o remount,bind,ro "$root"
+mount -t tmpfs -o mode=1777 tmp "$root/tmp"
+mount -t tmpfs -o mode=1777 home "$root/var/lib/llm-service"
 mount -t tmpfs -o mode=755 devices "$root/dev"
 for device in null zero full random urandom tty; do
     touch "$root/dev/$device"; mount --bind "/dev/$device" "$root/dev/$device"

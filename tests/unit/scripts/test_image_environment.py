@@ -64,3 +64,12 @@ def test_a_base_without_vllm_and_with_a_python_of_no_list_is_refused(monkeypatch
 def test_a_vllm_without_its_own_dependencies_is_refused() -> None:
     with pytest.raises(ImageError, match="has vLLM 0.10.0, but not jinja2, torch"):
         image_environment.model_environment(Base("0.10.0", None, True, ("jinja2", "torch")), "cpu")
+
+
+def test_what_the_system_lacks_is_named_where_it_cannot_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert image_environment.can_be_loaded("libc.so.6")
+    assert not image_environment.can_be_loaded("libno-such-thing.so.1")
+    image_environment.system_packages([])
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(ImageError, match="lacks libnuma1, and has no apt-get"):
+        image_environment.system_packages(["libnuma1"])
