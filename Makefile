@@ -2,10 +2,11 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-dev venv-web venv-web-test serve webui test test-clients tools tools-quantize test-tools test-web lint format \
-	lock clean
+.PHONY: help venv venv-dev venv-web venv-web-test serve webui test test-clients tools tools-quantize test-tools test-web \
+	test-image test-deploy image lint format lock clean
 
 PYTHON ?=
+IMAGE ?= llm-service
 ACCELERATOR ?= auto
 
 # Tests get a small environment of their own, so that no MODEL_ID or PORT of the caller's shell changes what they test.
@@ -70,6 +71,20 @@ test-web: venv venv-web-test ## run the tests of the web page in a real Chromium
 		{ echo "make test-web needs Chromium: apt-get install chromium fonts-noto-cjk" >&2; exit 1; }
 	@$(call run_tests,.venv-web) tests/webui
 
+test-image: venv-dev ## build the image and run it without a network (root, buildah, debootstrap, iproute2)
+	@$(call run_tests,.venv) tests/image
+
+test-deploy: venv-dev .deploy-tools/installed ## check deploy/ with its own tools and a running service (prometheus)
+	@$(call run_tests,.venv) tests/deploy
+
+.deploy-tools/installed: requirements/deploy.txt
+	@rm -rf .deploy-tools
+	@.venv/bin/python -m pip install -qq --no-deps --require-hashes --target .deploy-tools --requirement requirements/deploy.txt
+	@touch $@
+
+image: ## build the image with Docker; IMAGE=name, BUILD_ARGS="--build-arg …"
+	docker build $(if $(MODELSCOPE_API_TOKEN),--secret id=MODELSCOPE_API_TOKEN) --tag "$(IMAGE)" $(BUILD_ARGS) .
+
 lint: venv-dev ## check style (ruff) and types (mypy)
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
@@ -84,5 +99,5 @@ lock: venv-dev ## resolve the pinned lists in requirements/ anew (UPGRADE=1 take
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
 
 clean: ## remove the environments, caches and what the service assembled; models stay
-	rm -rf .venv .venv-* .venv*.lock .triton .lint .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .venv*.lock .triton .lint .deploy-tools .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -38,6 +38,8 @@ class RuntimeSettings:
     triton_metrics_address: str
     triton_server_dir: Path | None
     """Set: the folder with ``bin/tritonserver`` and ``backends``; nothing else is looked at."""
+    gateway_python: Path | None
+    """The interpreter of the gateway, where it has an environment of its own; None: the launcher's."""
     triton_runtime_dir: Path
     """Where the embedded Triton is assembled."""
     use_vllm: UseVllm
@@ -76,6 +78,7 @@ class RuntimeSettings:
             triton_grpc_address=_text(environ, "TRITON_GRPC_ADDRESS"),
             triton_metrics_address=_text(environ, "TRITON_METRICS_ADDRESS") or LOOPBACK,
             triton_server_dir=Path(server_dir).absolute() if server_dir else None,
+            gateway_python=gateway_python(environ),
             triton_runtime_dir=Path(_text(environ, "TRITON_RUNTIME_DIR") or root / ".triton").absolute(),
             use_vllm=_use_vllm(environ),
             shutdown_grace_s=_seconds(environ, "SHUTDOWN_GRACE_S", 30.0),
@@ -112,6 +115,12 @@ class RuntimeSettings:
         """Where this machine reaches Triton's gRPC, whichever Triton it is."""
         host = self.triton_grpc_address or LOOPBACK
         return (LOOPBACK if host == ANY_ADDRESS else host), self.triton_grpc_port
+
+
+def gateway_python(environ: Mapping[str, str]) -> Path | None:
+    """The interpreter of GATEWAY_PYTHON, or None. Not resolved: a virtual environment's is a link to another."""
+    named = _text(environ, "GATEWAY_PYTHON")
+    return Path(named).expanduser().absolute() if named else None
 
 
 def _text(environ: Mapping[str, str], name: str) -> str | None:

@@ -62,7 +62,7 @@ def course_qa(stacks: Stacks, course_qa_model: Path) -> Stack:
     return stacks.get("course-qa", {"MODEL_DIR": str(course_qa_model)})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def default_model(request: pytest.FixtureRequest, shared_dir: Path | None) -> Path:
     """A model for tests that need any: the course's, else the bundled one."""
     folder: Path = request.getfixturevalue("course_qa_model" if shared_dir else "bundled_model")
