@@ -11,8 +11,9 @@ import msgspec
 
 from . import tensors
 from .adapters import Adapters
-from .engines.selection import Backend, select_backend
+from .engines.selection import Backend, select_backend, start_backend
 from .errors import EngineUnavailable, GenerationFailed, ModelError
+from .event_loop import new_event_loop
 from .generation import Generator
 from .info import model_info
 from .logs import logger
@@ -33,7 +34,7 @@ class ModelService:
         self._settings = settings
         self._labels = labels
         self._metrics: MetricsPublisher | None = None
-        self._loop = _new_event_loop()
+        self._loop = new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="event-loop", daemon=True)
         self._outbox = Outbox()
         self._cancellations = CancellationWatcher()
@@ -79,10 +80,9 @@ class ModelService:
         self._thread.join(timeout=5)
 
     async def _start(self) -> Backend:
-        backend = select_backend(self._settings)
-        self._backend = backend
-        await backend.pool.start()
-        self._backend = backend = backend.fitted()
+        # The engines' processes end with the thread that starts them, which this one outlives: it runs the loop.
+        backend = await start_backend(select_backend(self._settings))
+        backend = self._backend = backend.fitted()
         adapters = Adapters.load(self._settings.lora_modules)
         generator = Generator(backend.pool, backend.tokenization, backend.max_model_len, adapters)
         await warm_up(generator, self._settings)
@@ -150,13 +150,3 @@ def _send_rows(stream: ResponseStream, rows: list[Row], call: InferenceCall) -> 
 def _fail(stream: ResponseStream, error: ModelError) -> None:
     told = error.detached()
     stream.fail(lambda: tensors.build_error(told))
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop where it is installed, as in vLLM's own server."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop

@@ -181,8 +181,11 @@ def test_info_is_answered_without_tensors(service: ModelService) -> None:
     assert info["dtype"] == "none"
     (engine,) = info["engines"]
     assert engine.pop("seconds_since_step") < 60
-    counts = {"running": 0, "waiting": 0, "outstanding_tokens": 0}
-    assert engine == {"name": "echo-0", "state": "ready", "max_model_len": None, "notes": [], **counts}
+    idle = {"running": 0, "waiting": 0, "outstanding_tokens": 0, "restarts": 0}
+    assert (
+        engine
+        == {"name": "echo-0", "state": "ready", "gpu": None, "pid": None, "max_model_len": None, "notes": []} | idle
+    )
 
 
 # Start and stop

@@ -46,6 +46,9 @@ VARIABLES: dict[str, tuple[str, str, Any, list[str], str]] = {
         "a JSON object: adapter's name to its folder",
     ),
     "ENGINES_PER_GPU": ("engines_per_gpu", "2", 2, ["0", "65", "many"], "auto or a number from 1 to 64"),
+    "ENGINE_HANG_S": (
+        "engine_hang_s", "2.5", 2.5, ["0", "-1", "86401", "nan"], "a number above 0, at most 86400",
+    ),
     "TENSOR_PARALLEL_SIZE": ("tensor_parallel_size", "2", 2, ["0", "x"], INTEGER.format(1)),
     "TRUST_REMOTE_CODE": ("trust_remote_code", "1", True, ["x"], BOOLEAN),
     "LOG_LEVEL": ("log_level", "Debug", "DEBUG", ["loud"], LEVELS),
@@ -111,6 +114,7 @@ def test_defaults_of_a_plain_start() -> None:
         "engine_args": (),
         "lora_modules": (),
         "speculation": dataclasses.asdict(SpeculationSettings()),
+        "engine_hang_s": 60.0,
         "tensor_parallel_size": 1,
         "trust_remote_code": False,
         "log_level": "INFO",

@@ -136,18 +136,6 @@ def metax(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_on_metax_the_memory_share_is_small_unless_set(metax: Path, no_devices: Path) -> None:
-    def share(root: Path, device: Device = "gpu", **environ: str) -> Any:
-        settings = ModelSettings.from_env({"MODEL_DIR": "/m", **environ})
-        return engine_options(settings, device, 1024, root).get("gpu_memory_utilization")
-
-    assert share(metax) == 0.60
-    assert share(metax, ENGINES_PER_GPU="2") == 0.30
-    assert share(metax, GPU_MEMORY_UTILIZATION="0.8") == 0.8
-    assert share(metax, "cpu") == 0.3
-    assert share(no_devices) is None
-
-
 def test_vllms_plugins_are_for_metax_only(metax: Path, no_devices: Path) -> None:
     assert "VLLM_PLUGINS" not in prepared({}, metax)
     assert prepared({"VLLM_PLUGINS": "one"}, metax)["VLLM_PLUGINS"] == "one"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..adapters import Adapter
 from ..parameters import SamplingParameters
@@ -51,9 +51,12 @@ class Sample:
 class EngineStatus:
     """A snapshot of one engine for ``/info``, metrics and the watchdog.
 
-    ``state`` is ``"starting"``, ``"ready"`` or ``"dead"``. ``seconds_since_step`` is the age of the latest sign that
-    the engine made progress (a step that produced tokens), ``None`` before the first. ``max_model_len`` is the context
-    that the engine really has, in tokens, where it may be less than what it was told; ``notes`` say why.
+    ``state`` is ``"starting"``, ``"ready"``, ``"restarting"`` (after it died) or ``"dead"``, which it stays.
+    ``seconds_since_step`` is the age of the latest sign that the engine made progress (a step that produced tokens),
+    ``None`` before the first. ``gpu`` names the devices it was given, ``None`` on a CPU; ``pid`` is its process where
+    it has one of its own.
+    ``max_model_len`` is the context that the engine really has, in tokens, where it may be less than what it was told;
+    ``notes`` say why.
     """
 
     name: str
@@ -62,6 +65,9 @@ class EngineStatus:
     waiting: int = 0
     outstanding_tokens: int = 0
     seconds_since_step: float | None = None
+    gpu: str | None = None
+    pid: int | None = None
+    restarts: int = 0
     max_model_len: int | None = None
     notes: tuple[str, ...] = ()
 
@@ -77,13 +83,16 @@ class Engine(Protocol):
         """The type the weights are computed in, as torch names it; exact once started."""
 
     async def start(self) -> None:
-        """Load the model. Raises :class:`StartupError` with the cause in one line."""
+        """Load the model. Raises :class:`StartupError` with the cause in one line.
+
+        May be called again after the engine died.
+        """
 
     async def generate(self, request: GenerationRequest) -> list[Sample]:
         """Return the ``n`` finished samples of one prompt, ordered by index.
 
         Cancelling the awaiting task aborts the generation. Raises :class:`InvalidArgument`,
-        :class:`GenerationFailed`, or :class:`EngineUnavailable` when the engine died.
+        :class:`GenerationFailed`, or :class:`EngineDied` when the engine died meanwhile.
         """
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Sample], None]:
@@ -97,3 +106,11 @@ class Engine(Protocol):
 
     async def stop(self) -> None:
         """End the engine and its processes; idempotent."""
+
+
+@runtime_checkable
+class RestartableEngine(Engine, Protocol):
+    """An engine in a process of its own. One without dies with the model, or says for good that it is not alive."""
+
+    async def wait_dead(self) -> str:
+        """Return why, once the started engine has died or hangs and its processes are gone; it may be started again."""

