@@ -43,6 +43,9 @@ def test_blank_is_unset() -> None:
         "WATCHDOG_STALL_S",
         "TRITON_MAX_RESTARTS",
         "TRITON_RESTART_WINDOW_S",
+        "WEBUI",
+        "WEBUI_ADDRESS",
+        "WEBUI_PORT",
     )
     assert settings(**dict.fromkeys(names, "  ")) == settings()
 
@@ -106,3 +109,11 @@ def test_a_bad_value_is_named_in_one_line(name: str, value: str) -> None:
     message = str(caught.value)
     assert message.startswith(f"{name}={value}: ")
     assert "\n" not in message
+
+
+def test_a_draft_model_has_a_folder_too() -> None:
+    assert "SPEC_DRAFT_MODEL_DIR" not in settings().model_variables()
+    named = settings(SPEC_DRAFT_MODEL_ID="owner/name").model_variables()
+    assert named["SPEC_DRAFT_MODEL_DIR"] == str(ROOT / "models" / "owner__name")
+    given = settings(SPEC_DRAFT_MODEL_ID="owner/name", SPEC_DRAFT_MODEL_DIR="/draft")
+    assert given.model_variables()["SPEC_DRAFT_MODEL_DIR"] == "/draft"
