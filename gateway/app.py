@@ -37,6 +37,7 @@ from gateway.settings import GatewaySettings
 from gateway.triton.sampling import Sampler
 from gateway.triton.upstreams import Upstreams
 from gateway.turns import Turns
+from gateway.version import VERSION
 
 Step = tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]
 
@@ -64,6 +65,7 @@ def create_app(
     app = FastAPI(
         title="LLM service",
         description="Questions and answers over a model served by Triton",
+        version=VERSION,
         docs_url=None,  # FastAPI's pages would fetch their scripts from the internet; ours is a route
         redoc_url=None,
         lifespan=lambda _: _run(steps),

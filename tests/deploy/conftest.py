@@ -53,5 +53,3 @@ def _program(name: str) -> str:
     if found is None:
         pytest.fail(f"{name} is not installed: apt-get install prometheus", pytrace=False)
     return found
-
-

@@ -41,9 +41,7 @@ CASES: dict[str, dict[str, Any]] = {
 def helm_run(helm: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     # Nothing of the user's Helm is read.
     environ = {"HOME": str(helm.parent), "PATH": "/usr/bin:/bin"}
-    return subprocess.run(
-        [str(helm), *arguments], capture_output=True, text=True, timeout=60, check=False, env=environ
-    )
+    return subprocess.run([str(helm), *arguments], capture_output=True, text=True, timeout=60, check=False, env=environ)
 
 
 def rendered(helm: Path, values: dict[str, Any]) -> list[dict[str, Any]]:
@@ -147,7 +145,9 @@ def test_split_gives_the_gateway_every_triton_by_name(helm: Path) -> None:
     (urls,) = [entry["value"] for entry in container["env"] if entry["name"] == "TRITON_URL"]
     models = one(documents, "StatefulSet", "demo-llm-service-model")
     assert models["spec"]["replicas"] == 3
-    assert urls.split(",") == [f"demo-llm-service-model-{n}.{models['spec']['serviceName']}.course.svc:8001" for n in range(3)]
+    assert urls.split(",") == [
+        f"demo-llm-service-model-{n}.{models['spec']['serviceName']}.course.svc:8001" for n in range(3)
+    ]
     assert one(documents, "Service", models["spec"]["serviceName"])["spec"]["clusterIP"] == "None"
     front = one(documents, "Service", "demo-llm-service")["spec"]["selector"]
     assert front.items() <= gateway["spec"]["template"]["metadata"]["labels"].items()

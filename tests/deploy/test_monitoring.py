@@ -71,7 +71,9 @@ class Monitored:
         """Ask in every way that some panel is about."""
         client, url = self.stack.client, self.stack.url
         self.stack.predict(["什么是线程块？", "什么是共享内存？", "什么是归约？"])
-        events = client.post(f"{url}/predict", json={"prompt": "什么是线程束？"}, headers={"Accept": "text/event-stream"})
+        events = client.post(
+            f"{url}/predict", json={"prompt": "什么是线程束？"}, headers={"Accept": "text/event-stream"}
+        )
         assert events.status_code == 200
         message = {"messages": [{"role": "user", "content": "什么是网格？"}], "max_tokens": 16}
         assert client.post(f"{url}/v1/chat/completions", json=message).status_code == 200

@@ -21,7 +21,9 @@ def missing_tools() -> str | None:
     """One line saying what this machine lacks for the image tests, or None."""
     absent = [name for name in NEEDED if shutil.which(name) is None]
     if absent:
-        return f"image tests need {', '.join(absent)}: apt-get install buildah debootstrap iproute2 util-linux coreutils"
+        return (
+            f"image tests need {', '.join(absent)}: apt-get install buildah debootstrap iproute2 util-linux coreutils"
+        )
     return None if os.geteuid() == 0 else "image tests need root: they make file systems and namespaces"
 
 
@@ -36,7 +38,9 @@ class Builder:
         """Run one buildah command and return what it prints."""
         command = ["buildah", *self._store_options(), *arguments]
         with self.log.open("ab") as log:
-            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, timeout=timeout_s, check=False, text=True)
+            done = subprocess.run(
+                command, stdout=subprocess.PIPE, stderr=log, timeout=timeout_s, check=False, text=True
+            )
             log.write(done.stdout.encode())
         assert done.returncode == 0, f"buildah {arguments[0]} failed:\n{self.log.read_text()[-4000:]}"
         return done.stdout.strip()
@@ -51,7 +55,12 @@ class Builder:
 
     def build(self, name: str, base: str, arguments: Sequence[str]) -> None:
         """Build the project's Dockerfile on a base."""
-        options = ["--isolation=chroot", "--network=host", "--format=docker", f"--build-arg=BASE_IMAGE=localhost/{base}"]
+        options = [
+            "--isolation=chroot",
+            "--network=host",
+            "--format=docker",
+            f"--build-arg=BASE_IMAGE=localhost/{base}",
+        ]
         self.run("bud", *options, *arguments, f"--tag={name}", str(ROOT), timeout_s=BUILD_LIMIT_S)
 
     def inspect(self, name: str) -> dict[str, Any]:
@@ -66,9 +75,13 @@ class Builder:
 
     def remove(self) -> None:
         """Remove the store with everything in it."""
-        subprocess.run(["buildah", *self._store_options(), "rm", "--all"], capture_output=True, timeout=120, check=False)
+        subprocess.run(
+            ["buildah", *self._store_options(), "rm", "--all"], capture_output=True, timeout=120, check=False
+        )
         # Overlays are mounted below it; removing it under a mount would fail.
-        subprocess.run(["umount", "--recursive", str(self.store / "root" / "overlay")], capture_output=True, check=False)
+        subprocess.run(
+            ["umount", "--recursive", str(self.store / "root" / "overlay")], capture_output=True, check=False
+        )
         shutil.rmtree(self.store, ignore_errors=True)
 
     def _store_options(self) -> list[str]:

@@ -71,9 +71,7 @@ def image(
 
 @pytest.fixture(scope="module")
 def container(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    running = Container.start(
-        image.root, image.config, tmp_path_factory.mktemp("container") / "log", USE_VLLM="echo"
-    )
+    running = Container.start(image.root, image.config, tmp_path_factory.mktemp("container") / "log", USE_VLLM="echo")
     try:
         running.wait_ready()
         yield running

