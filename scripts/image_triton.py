@@ -8,10 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a file
 
-from runtime.errors import StartError  # noqa: E402
-from runtime.interpreter import Interpreter  # noqa: E402
-from runtime.settings import RuntimeSettings  # noqa: E402
-from runtime.triton_runtime import obtain  # noqa: E402
+from runtime.errors import StartError
+from runtime.interpreter import Interpreter
+from runtime.settings import RuntimeSettings
+from runtime.triton_runtime import obtain
 
 
 def main() -> int:

@@ -29,7 +29,7 @@ def interpolated(text: str) -> str:
 
 
 def read(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.load(interpolated((DEPLOY / name).read_text()), Loader)  # noqa: S506 - a SafeLoader
+    loaded: dict[str, Any] = yaml.load(interpolated((DEPLOY / name).read_text()), Loader)
     return loaded
 
 
