@@ -17,6 +17,7 @@ from runtime.model_folder import check_model_folder
 from runtime.ports import port_problem
 from runtime.settings import ANY_ADDRESS, PROJECT_ROOT, RuntimeSettings, gateway_python
 from runtime.triton_runtime import Wheel, find_installed, stub_python_version, wheel_or_raise
+from runtime.web_page_command import web_page_problem
 
 SETTINGS_CHECK_TIMEOUT_S = 60.0
 
@@ -81,6 +82,9 @@ def service_checks(settings: RuntimeSettings, environ: Mapping[str, str]) -> Ite
     for name, address, port in _listeners(settings):
         yield Check(name, lambda name=name, address=address, port=port: _named(name, port_problem(address, port)))  # type: ignore[misc]
     yield Check("ports", lambda: same_port_problem(settings))
+    if settings.web_page:
+        yield Check("web page", lambda: web_page_problem(settings.root))
+        yield Check("web page settings", lambda: settings_problem(["-m", "webui", "--check"], environ, settings.root))
     yield Check("shared memory", lambda: shm_problem(settings))
 
 
@@ -145,10 +149,12 @@ def same_port_problem(settings: RuntimeSettings) -> str | None:
 
 def _listeners(settings: RuntimeSettings) -> list[tuple[str, str, int]]:
     # Before Triton is known, its gRPC address is taken to be the narrow one: that fits both kinds.
+    web_page = [("WEBUI_PORT", settings.web_page_address, settings.web_page_port)] if settings.web_page else []
     return [
         ("GATEWAY_PORT", ANY_ADDRESS, settings.gateway_port),
         ("TRITON_GRPC_PORT", settings.grpc_address(embedded=True), settings.triton_grpc_port),
         ("TRITON_METRICS_PORT", settings.triton_metrics_address, settings.triton_metrics_port),
+        *web_page,
     ]
 
 

@@ -20,11 +20,11 @@ class Stacks:
         self._name = ""
         self._stack: Stack | None = None
 
-    def get(self, name: str, settings: Mapping[str, str]) -> Stack:
-        """The running service of that name, started if it is not the current one."""
+    def get(self, name: str, settings: Mapping[str, str], root: Path = ROOT) -> Stack:
+        """The running service of that name, started if it is not the current one; ``root`` is the project's folder."""
         if self._name != name or self._stack is None or self._stack.process.poll() is not None:
             self.stop()
-            self._stack = Stack.start(settings, self._logs / f"{name}.log")
+            self._stack = Stack.start(settings, self._logs / f"{name}.log", root=root)
             self._name = name
         return self._stack
 

@@ -17,8 +17,10 @@ BASES = (ROOT, ROOT / "gateway", MODEL, MODEL / "1")
 PATH = re.compile(r"(?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|md|sh|txt|toml|pbtxt|conf|json)|\.[a-z]+")
 # Made at run time, or of something else than this project.
 NOT_OURS = {
+    "http/protobuf",
     *(".venv", ".venv/bin/python", ".env", ".triton", "models/"),
     *("owner/name", "bin/tritonserver", "backends/python/", "model.json", ".in"),
+    *("adapter_config.json", "adapter_model.safetensors", "multi_lora.json"),
 }
 
 

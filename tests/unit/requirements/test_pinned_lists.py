@@ -16,8 +16,9 @@ LISTS = [
     "torch-cuda.txt",
     "gateway.txt",
     "bundles.txt",
-    "deploy.txt",
     "dev.txt",
+    "clients.txt",
+    "deploy.txt",
 ]
 PINNED = re.compile(r"(?P<name>[a-z0-9][a-z0-9.-]*)={2,3}(?P<version>[0-9][A-Za-z0-9.]*)")
 
