@@ -25,7 +25,11 @@ RUN_DIR_VARIABLE = "SERVICE_RUN_DIR"
 MARKER = "gave-up"
 FAILED_LOADS = 3  # as many as startretries in supervisord.conf, and one
 _TRITON = "triton"
-_WATCHDOG = "watchdog"
+# Without these the service still serves: what their loss means.
+_DISPENSABLE = {
+    "watchdog": "a hung model will not be noticed",
+    "webui": "there is no web page",
+}
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,9 @@ def listen(events: BinaryIO, answers: BinaryIO, address: tuple[str, int], watch:
 
 def judge(event: Event, watch: Watch, address: tuple[str, int]) -> str | None:
     """The reason to give up, if this event is one."""
-    if event.name == "PROCESS_STATE_FATAL" and event.program == _WATCHDOG:
-        print("the watchdog cannot be kept running: a hung model will not be noticed", file=sys.stderr, flush=True)
+    if event.name == "PROCESS_STATE_FATAL" and event.program in _DISPENSABLE:
+        loss = _DISPENSABLE[event.program]
+        print(f"{event.program} cannot be kept running: {loss}", file=sys.stderr, flush=True)
     elif event.name == "PROCESS_STATE_FATAL":
         return f"{event.program} cannot be kept running: it ended right after its start, again and again"
     elif event.name == "PROCESS_STATE_EXITED" and event.program == _TRITON:

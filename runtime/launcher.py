@@ -39,7 +39,7 @@ LAST_ANSWERS_S = 2.0  # what a second signal leaves the gateway to tell its clie
 PASSED_ON_S = 1.0  # supervisord passes a signal on within a second
 ORPHAN_GRACE_S = 3.0
 LOOK_EVERY_S = 2.0
-LOG_SOURCES = ("supervisord", "triton", "gateway", "watchdog", "listener")
+LOG_SOURCES = ("supervisord", "triton", "gateway", "watchdog", "webui", "listener")
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,7 @@ class Launcher:
         return status
 
     def _spawn(self) -> int:
-        sources = {
-            name: self._logs.open_source() for name in ("supervisord", "triton", "gateway", "watchdog", "listener")
-        }
+        sources = {name: self._logs.open_source() for name in LOG_SOURCES}
         environ = {
             **self._environ,
             **self._settings.model_variables(),
@@ -115,6 +113,7 @@ class Launcher:
             RUN_DIR_VARIABLE: str(self._run_dir),
             "SERVICE_ROOT": str(self._settings.root),
             "SERVICE_PYTHON": sys.executable,
+            "SERVICE_WEBUI": str(self._settings.web_page).lower(),
             "SERVICE_GATEWAY_STOP_S": str(self._stop_times.gateway_s),
             "SERVICE_TRITON_STOP_S": str(self._stop_times.triton_s),
             **{f"SERVICE_LOG_{name.upper()}": f"/dev/fd/{fd}" for name, fd in sources.items()},

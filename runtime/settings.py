@@ -38,6 +38,8 @@ class RuntimeSettings:
     triton_metrics_address: str
     triton_server_dir: Path | None
     """Set: the folder with ``bin/tritonserver`` and ``backends``; nothing else is looked at."""
+    gateway_python: Path | None
+    """The interpreter of the gateway, where it has an environment of its own; None: the launcher's."""
     triton_runtime_dir: Path
     """Where the embedded Triton is assembled."""
     use_vllm: UseVllm
@@ -51,6 +53,10 @@ class RuntimeSettings:
     triton_max_restarts: int
     """As many ends of Triton are put up with within the window; one more, and the service is given up."""
     triton_restart_window_s: float
+    web_page: bool
+    """Whether supervisord starts the web page too; it reads the next two itself."""
+    web_page_address: str
+    web_page_port: int
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str], root: Path = PROJECT_ROOT) -> RuntimeSettings:
@@ -72,6 +78,7 @@ class RuntimeSettings:
             triton_grpc_address=_text(environ, "TRITON_GRPC_ADDRESS"),
             triton_metrics_address=_text(environ, "TRITON_METRICS_ADDRESS") or LOOPBACK,
             triton_server_dir=Path(server_dir).absolute() if server_dir else None,
+            gateway_python=gateway_python(environ),
             triton_runtime_dir=Path(_text(environ, "TRITON_RUNTIME_DIR") or root / ".triton").absolute(),
             use_vllm=_use_vllm(environ),
             shutdown_grace_s=_seconds(environ, "SHUTDOWN_GRACE_S", 30.0),
@@ -80,6 +87,9 @@ class RuntimeSettings:
             watchdog_stall_s=_seconds(environ, "WATCHDOG_STALL_S", 120.0, zero=False),
             triton_max_restarts=_count(environ, "TRITON_MAX_RESTARTS", 5),
             triton_restart_window_s=_seconds(environ, "TRITON_RESTART_WINDOW_S", 1800.0, zero=False),
+            web_page=_flag(environ, "WEBUI"),
+            web_page_address=_text(environ, "WEBUI_ADDRESS") or LOOPBACK,
+            web_page_port=_port(environ, "WEBUI_PORT", 7860),
         )
 
     @property
@@ -105,6 +115,12 @@ class RuntimeSettings:
         """Where this machine reaches Triton's gRPC, whichever Triton it is."""
         host = self.triton_grpc_address or LOOPBACK
         return (LOOPBACK if host == ANY_ADDRESS else host), self.triton_grpc_port
+
+
+def gateway_python(environ: Mapping[str, str]) -> Path | None:
+    """The interpreter of GATEWAY_PYTHON, or None. Not resolved: a virtual environment's is a link to another."""
+    named = _text(environ, "GATEWAY_PYTHON")
+    return Path(named).expanduser().absolute() if named else None
 
 
 def _text(environ: Mapping[str, str], name: str) -> str | None:
@@ -155,6 +171,14 @@ def _count(environ: Mapping[str, str], name: str, default: int) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 1_000_000):
         raise BadSetting(name, text, "a whole number, 0 to 1000000")
     return int(text)
+
+
+def _flag(environ: Mapping[str, str], name: str) -> bool:
+    """Off where it is not set."""
+    text = _text(environ, name) or _NO[0]
+    if text.lower() not in _YES + _NO:
+        raise BadSetting(name, text, "0 or 1")
+    return text.lower() in _YES
 
 
 def _use_vllm(environ: Mapping[str, str]) -> UseVllm:

@@ -72,7 +72,6 @@ class TritonProbe:
 def sign_of(status: Mapping[str, Any]) -> Sign:
     """What the engines of a model do that has not answered."""
     engines = status.get("engines") or []
-    # The pool starts a dead engine again by itself, and says "dead" once it has given up.
     if any(engine.get("state") in ("starting", "restarting") for engine in engines):
         return Sign("starting")
     alive = [engine for engine in engines if engine.get("state") == "ready"]

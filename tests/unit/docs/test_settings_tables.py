@@ -43,6 +43,7 @@ IN_WORDS: dict[str, tuple[str, str | None]] = {
     "words separated by commas": ("one, two", None),
     "texts separated by commas": ("one, two", None),
     "host:port, several separated by commas": ("one:1,two:2", "one"),
+    "an address that begins with `http://` or `https://`": ("http://gateway.example:8000/", "gateway.example:8000"),
     "as for the model": ("owner/name", "name"),
 }
 
