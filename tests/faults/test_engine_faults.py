@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from gateway.settings import DEFAULT_SYSTEM_PROMPT
+from tests.e2e.conftest import Stacks
 from tests.e2e.stack import Stack, descendants, is_running, read_jsonl
 from tests.e2e.test_answers import PARAMETERS, offline_texts
 from tests.e2e.triton_client import infer, requests_in_engines, strings
@@ -27,16 +28,11 @@ IN_FLIGHT = 200
 LONG: dict[str, Any] = {"max_new_tokens": 150, "ignore_eos": True, "system_prompt": "s"}
 
 
-@pytest.fixture(scope="module")
-def stack(course_qa_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+@pytest.fixture
+def stack(stacks: Stacks, course_qa_model: Path) -> Stack:
     """One service with two engines for all faults."""
     settings = {"MODEL_DIR": str(course_qa_model), "ENGINES_PER_GPU": "2", "ENGINE_HANG_S": str(HANG_S)}
-    running = Stack.start(settings, tmp_path_factory.mktemp("faults") / "log")
-    try:
-        yield running
-    finally:
-        code = running.stop()
-    assert code == 0
+    return stacks.get("two-engines", settings)
 
 
 @pytest.fixture(autouse=True)
