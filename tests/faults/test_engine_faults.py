@@ -91,20 +91,6 @@ def assert_all_answered(replies: list[httpx.Response]) -> None:
     assert all(reply.json()["response"] for reply in replies)
 
 
-def test_two_engines_give_the_texts_of_vllm_offline(stack: Stack, course_qa_model: Path, shared_dir: Path) -> None:
-    questions = [question["prompt"] for question in read_jsonl(shared_dir / "data" / "basic_qa.jsonl")]
-    system = {"role": "system", "content": DEFAULT_SYSTEM_PROMPT}
-    chats = [[system, {"role": "user", "content": question}] for question in questions]
-    inputs = [
-        strings("messages", [json.dumps(chat, ensure_ascii=False) for chat in chats]),
-        strings("sampling_parameters", [json.dumps({**PARAMETERS, "stop": ["<|im_end|>", "<|endoftext|>"]})]),
-    ]
-    answer = infer(stack.grpc_address, inputs)
-    assert answer.error is None
-    served = [answer.joined(place) for place in range(len(chats))]
-    assert served == offline_texts(course_qa_model, stack.info(), chats)
-
-
 @pytest.mark.parametrize("victim", ["core", "worker"])
 async def test_no_request_fails_when_one_of_two_engines_is_killed(stack: Stack, victim: str) -> None:
     first = engines(stack)[0]
@@ -142,6 +128,20 @@ async def test_without_any_engine_requests_wait_streams_end_and_readiness_says_s
             await asyncio.sleep(0.1)
         assert_all_answered(await loaded)
         assert (await client.get(f"{stack.url}/health/ready")).status_code == 200
+
+
+def test_two_engines_give_the_texts_of_vllm_offline(stack: Stack, course_qa_model: Path, shared_dir: Path) -> None:
+    questions = [question["prompt"] for question in read_jsonl(shared_dir / "data" / "basic_qa.jsonl")]
+    system = {"role": "system", "content": DEFAULT_SYSTEM_PROMPT}
+    chats = [[system, {"role": "user", "content": question}] for question in questions]
+    inputs = [
+        strings("messages", [json.dumps(chat, ensure_ascii=False) for chat in chats]),
+        strings("sampling_parameters", [json.dumps({**PARAMETERS, "stop": ["<|im_end|>", "<|endoftext|>"]})]),
+    ]
+    answer = infer(stack.grpc_address, inputs)
+    assert answer.error is None
+    served = [answer.joined(place) for place in range(len(chats))]
+    assert served == offline_texts(course_qa_model, stack.info(), chats)
 
 
 async def events(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
