@@ -197,3 +197,27 @@ async def test_a_mistake_in_the_probe_does_not_end_the_watch(model: FakeModel) -
 )
 def test_what_counts_as_progress(engines: list[dict[str, Any]], waited_s: float, expected: bool) -> None:
     assert makes_progress({"engines": engines}, waited_s, ProbeTimes()) is expected
+
+
+async def test_engines_that_are_all_restarted_are_seen_long_before_patience_ends(model: FakeModel) -> None:
+    patient = ProbeTimes(interval_s=0.02, look_s=0.02, patience_s=600.0, busy_stall_s=600.0, first_retry_s=0.01)
+    watched = Readiness("fake", model.probe, model.ask_status, patient)
+    watching = asyncio.create_task(watched.run())
+    try:
+        await asyncio.wait_for(watched.wait_ready(), DEADLINE_S)
+        model.gate.clear()
+        model.status = {"engines": [{"state": "restarting"}, busy()]}
+        questions = model.questions
+        await until(lambda: model.questions > questions + 3)
+        assert watched.is_ready
+        model.status = None  # a slow answer is none yet
+        questions = model.questions
+        await until(lambda: model.questions > questions + 3)
+        assert watched.is_ready
+        model.status = {"engines": [{"state": "restarting"}, {"state": "dead"}]}
+        await until(lambda: watched.state == "recovering")
+        model.gate.set()
+        await asyncio.wait_for(watched.wait_ready(), DEADLINE_S)
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
