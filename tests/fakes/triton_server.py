@@ -140,6 +140,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.probe: Behaviour = echo
         self.info: dict[str, Any] = {"model": "fake", "backend": "echo", "engines": []}
         self.answers_info = True
+        self.refuses_info = False
         self.info_requests = 0
         self._server: Any = None
         self._new_call = asyncio.Condition()
@@ -182,6 +183,9 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
     async def ModelStreamInfer(self, request_iterator: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         async for request in request_iterator:
             if request.parameters["info"].bool_param:
+                if self.refuses_info:
+                    yield service_pb2.ModelStreamInferResponse(error_message="Stub process 'llm_0_0' is not healthy.")
+                    continue
                 yield await self._answer_info()
                 continue
             if "cancel_rows" in request.parameters:
