@@ -21,11 +21,13 @@ State = Literal["warming", "ready", "recovering"]
 class ProbeTimes:
     """Times of the probe in seconds.
 
-    ``patience_s`` is how long a probe may take before the model is asked what it does. An engine with other work may
+    A probe that is not answered within ``first_look_s`` waits for an engine that is gone, if the model says so.
+    ``patience_s`` is how long a probe may take before the model must be at work on something. An engine with other work may
     be busy with one long step (a long prompt on a CPU) for ``busy_stall_s`` before that counts as a hang.
     """
 
     interval_s: float = 3.0
+    first_look_s: float = 1.0
     patience_s: float = 4.0
     busy_stall_s: float = 20.0
     first_retry_s: float = 0.1
@@ -59,6 +61,8 @@ class Readiness:
         self._suspected_at = -1.0
         self._answered_at = -1.0
         self.state: State = "warming"
+        self.is_dead = False
+        """The model has said that its engines are dead and will not come back by themselves."""
 
     @property
     def is_ready(self) -> bool:
@@ -74,6 +78,7 @@ class Readiness:
             return  # sent before the latest fault: says nothing about now
         self._answered_at = time.monotonic()
         self._retry_s = self._times.first_retry_s
+        self.is_dead = False
         if self.state != "ready":
             logger.info("the model at %s is ready", self._name)
             self.state = "ready"
@@ -101,6 +106,9 @@ class Readiness:
         started = time.monotonic()
         probe = asyncio.ensure_future(self._probe())
         try:
+            await asyncio.wait({probe}, timeout=self._times.first_look_s)
+            if not probe.done() and await self._engines_are_gone():
+                raise UpstreamUnavailable("no engine is alive")
             while not probe.done() and self._answered_at < started:
                 await asyncio.wait({probe}, timeout=self._times.patience_s)
                 if not probe.done() and not await self._makes_progress(time.monotonic() - started):
@@ -110,6 +118,7 @@ class Readiness:
                 self.confirm(started)
         except GatewayError as exc:
             self._failed(exc)
+            await self._engines_are_gone()  # whether they come back
         except Exception:  # the loop must outlive any mistake in a probe
             logger.exception("the probe of %s failed unexpectedly", self._name)
             self._failed(UpstreamUnavailable("the probe failed"))
@@ -121,6 +130,15 @@ class Readiness:
         self._retry_s = min(self._retry_s * 2, self._times.last_retry_s)
         self.suspect(exc.message)
         self._wake.clear()  # the next probe waits its back-off
+
+    async def _engines_are_gone(self) -> bool:
+        """Whether the model says that none of its engines is alive. One that does not answer says nothing."""
+        try:
+            states = {engine.get("state") for engine in (await self._ask_status()).get("engines") or ()}
+        except GatewayError:
+            states = set()
+        self.is_dead = states == {"dead"}
+        return bool(states) and states <= {"dead", "restarting"}
 
     async def _makes_progress(self, waited_s: float) -> bool:
         try:
