@@ -156,7 +156,15 @@ def install(requirements: Sequence[str], environment: Path) -> None:
             listed.flush()
             # Not into the pip's own environment, and whatever a base holds: hence --target.
             command = [str(ROOT / ".venv" / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input"]
-            command += ["--no-cache-dir", "--no-deps", "--target", str(site_packages), "--requirement", listed.name]
+            command += [
+                "--no-cache-dir",
+                "--no-deps",
+                "--upgrade",
+                "--target",
+                str(site_packages),
+                "--requirement",
+                listed.name,
+            ]
             run(command)
 
 
