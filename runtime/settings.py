@@ -84,7 +84,7 @@ class RuntimeSettings:
             shutdown_grace_s=_seconds(environ, "SHUTDOWN_GRACE_S", 30.0),
             watchdog_interval_s=_seconds(environ, "WATCHDOG_INTERVAL_S", 5.0),
             watchdog_probe_s=_seconds(environ, "WATCHDOG_PROBE_S", 30.0, zero=False),
-            watchdog_stall_s=_seconds(environ, "WATCHDOG_STALL_S", 60.0, zero=False),
+            watchdog_stall_s=_seconds(environ, "WATCHDOG_STALL_S", 120.0, zero=False),
             triton_max_restarts=_count(environ, "TRITON_MAX_RESTARTS", 5),
             triton_restart_window_s=_seconds(environ, "TRITON_RESTART_WINDOW_S", 1800.0, zero=False),
             web_page=_flag(environ, "WEBUI"),

@@ -72,7 +72,7 @@ class TritonProbe:
 def sign_of(status: Mapping[str, Any]) -> Sign:
     """What the engines of a model do that has not answered."""
     engines = status.get("engines") or []
-    if any(engine.get("state") == "starting" for engine in engines):
+    if any(engine.get("state") in ("starting", "restarting") for engine in engines):
         return Sign("starting")
     alive = [engine for engine in engines if engine.get("state") == "ready"]
     ages = [engine["seconds_since_step"] for engine in alive if engine.get("seconds_since_step") is not None]

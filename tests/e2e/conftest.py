@@ -28,6 +28,10 @@ class Stacks:
             self._name = name
         return self._stack
 
+    def forget(self) -> None:
+        """The current service is the test's own from here on; the next one is started anew."""
+        self._stack = None
+
     def stop(self) -> None:
         stack, self._stack = self._stack, None
         if stack is not None:
