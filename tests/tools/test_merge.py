@@ -17,7 +17,9 @@ FILES = (
     "base/config.json",
     "base/model.safetensors",
 )
-QUESTION, ANSWER = "什么是大熊猫？", "大熊猫是一种生活在中国的动物。"
+# In the course's own words: the small vocabulary has tokens that were never trained, and no adapter can teach them.
+QUESTION = "什么是共享核函数？"
+ANSWER = "数据并行性是指将计算任务围绕数据进行重组，使多个独立的计算可并行执行以提升整体效率的特性。"
 
 
 @pytest.mark.engine
