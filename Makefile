@@ -2,14 +2,16 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help venv venv-dev serve test tools tools-quantize test-tools lint format lock clean
+.PHONY: help venv venv-dev venv-web venv-web-test serve webui test test-clients tools tools-quantize test-tools test-web \
+	test-image test-deploy image lint format lock clean
 
 PYTHON ?=
+IMAGE ?= llm-service
 ACCELERATOR ?= auto
 
 # Tests get a small environment of their own, so that no MODEL_ID or PORT of the caller's shell changes what they test.
 # Kept is what names places, tools and the way to the network, and what CI systems and terminals set.
-TEST_KEEPS := PATH HOME USER SHELL TERM LANG LC_ALL TMPDIR XDG_CACHE_HOME CI NO_COLOR FORCE_COLOR SHARED_DIR PYTEST_ADDOPTS \
+TEST_KEEPS := PATH HOME USER SHELL TERM LANG LC_ALL TMPDIR XDG_CACHE_HOME CI SCREENSHOTS NO_COLOR FORCE_COLOR SHARED_DIR PYTEST_ADDOPTS \
 	http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY SSL_CERT_FILE SSL_CERT_DIR \
 	LD_LIBRARY_PATH CUDA_VISIBLE_DEVICES
 TESTS := tests/unit tests/integration tests/e2e
@@ -36,8 +38,17 @@ venv: ## make .venv and install the pinned packages (skipped when done)
 venv-dev:
 	@$(prepare) --dev
 
+venv-web: ## make .venv-web, the web page's environment (skipped when done)
+	@$(prepare) --for web
+
+venv-web-test:
+	@$(prepare) --for web --dev
+
 serve: venv ## fetch the model if needed and run the service in the foreground; Ctrl-C stops it
 	@exec .venv/bin/python scripts/env_file.py .env scripts/serve.sh
+
+webui: venv-web ## the web page alone, on port 7860 (WEBUI_PORT), for a service that runs
+	@exec .venv-web/bin/python scripts/env_file.py .env .venv-web/bin/python -m webui
 
 test: venv-dev ## run the unit, integration and end-to-end tests
 	@$(call run_tests,.venv) $(TESTS)
@@ -52,11 +63,33 @@ test-tools: venv tools-quantize ## run the tests of the tools, on the real servi
 	@$(prepare) --for tools --dev
 	@$(call run_tests,.venv-tools) tests/tools
 
+test-clients: venv-dev ## drive the service with public clients, in an environment of their own (400 MB)
+	@$(call run_tests,.venv) tests/clients
+
+test-web: venv venv-web-test ## run the tests of the web page in a real Chromium (SCREENSHOTS=1 writes docs/images)
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+		{ echo "make test-web needs Chromium: apt-get install chromium fonts-noto-cjk" >&2; exit 1; }
+	@$(call run_tests,.venv-web) tests/webui
+
+test-image: venv-dev ## build the image and run it without a network (root, buildah, debootstrap, iproute2)
+	@$(call run_tests,.venv) tests/image
+
+test-deploy: venv-dev .deploy-tools/installed ## check deploy/ with its own tools and a running service (prometheus)
+	@$(call run_tests,.venv) tests/deploy
+
+.deploy-tools/installed: requirements/deploy.txt
+	@rm -rf .deploy-tools
+	@.venv/bin/python -m pip install -qq --no-deps --require-hashes --target .deploy-tools --requirement requirements/deploy.txt
+	@touch $@
+
+image: ## build the image with Docker; IMAGE=name, BUILD_ARGS="--build-arg …"
+	docker build $(if $(MODELSCOPE_API_TOKEN),--secret id=MODELSCOPE_API_TOKEN) --tag "$(IMAGE)" $(BUILD_ARGS) .
+
 lint: venv-dev ## check style (ruff) and types (mypy)
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@mkdir -p .lint && ln -sfn ../model_repository/llm/1 .lint/llm_model
-	@.venv/bin/mypy -p gateway -p runtime -p download -p scripts -p llm_model -p tools -m download_model
+	@.venv/bin/mypy -p gateway -p runtime -p download -p scripts -p llm_model -p tools -p webui -m download_model
 
 format: venv-dev ## rewrite the sources in the project's style
 	@.venv/bin/ruff check --fix --quiet . || true
@@ -66,5 +99,5 @@ lock: venv-dev ## resolve the pinned lists in requirements/ anew (UPGRADE=1 take
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
 
 clean: ## remove the environments, caches and what the service assembled; models stay
-	rm -rf .venv .venv-tools .venv-quantize .venv*.lock .triton .lint .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .venv*.lock .triton .lint .deploy-tools .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

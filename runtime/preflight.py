@@ -15,8 +15,9 @@ from runtime.interpreter import Interpreter
 from runtime.limits import open_files_problem, shm_problem
 from runtime.model_folder import check_model_folder
 from runtime.ports import port_problem
-from runtime.settings import ANY_ADDRESS, PROJECT_ROOT, RuntimeSettings
+from runtime.settings import ANY_ADDRESS, PROJECT_ROOT, RuntimeSettings, gateway_python
 from runtime.triton_runtime import Wheel, find_installed, stub_python_version, wheel_or_raise
+from runtime.web_page_command import web_page_problem
 
 SETTINGS_CHECK_TIMEOUT_S = 60.0
 
@@ -67,9 +68,9 @@ def machine_checks(environ: Mapping[str, str], root: Path) -> Iterator[Check]:
     """What can be checked without the launcher's own settings."""
     yield Check("interpreter", Interpreter.running().problem)
     yield Check("supervisor", supervisor_problem)
-    gateway = ["-m", "gateway", "--check"]
+    gateway = [str(gateway_python(environ) or sys.executable), "-m", "gateway", "--check"]
     yield Check("gateway settings", lambda: settings_problem(gateway, environ, root))
-    model = [str(Path("model_repository/llm/1/settings.py")), "--check"]
+    model = [sys.executable, str(Path("model_repository/llm/1/settings.py")), "--check"]
     yield Check("model settings", lambda: settings_problem(model, environ, root))
     yield Check("open files", open_files_problem)
 
@@ -81,6 +82,9 @@ def service_checks(settings: RuntimeSettings, environ: Mapping[str, str]) -> Ite
     for name, address, port in _listeners(settings):
         yield Check(name, lambda name=name, address=address, port=port: _named(name, port_problem(address, port)))  # type: ignore[misc]
     yield Check("ports", lambda: same_port_problem(settings))
+    if settings.web_page:
+        yield Check("web page", lambda: web_page_problem(settings.root))
+        yield Check("web page settings", lambda: settings_problem(["-m", "webui", "--check"], environ, settings.root))
     yield Check("shared memory", lambda: shm_problem(settings))
 
 
@@ -90,9 +94,8 @@ def supervisor_problem() -> str | None:
     return None if installed else f"supervisor is not installed in {sys.prefix}: pip install supervisor==4.3.0"
 
 
-def settings_problem(arguments: list[str], environ: Mapping[str, str], root: Path) -> str | None:
+def settings_problem(command: list[str], environ: Mapping[str, str], root: Path) -> str | None:
     """Let a process check its own settings; its last line on stderr is the problem."""
-    command = [sys.executable, *arguments]
     try:
         result = subprocess.run(  # the caller's variables are what is checked
             command,
@@ -106,11 +109,11 @@ def settings_problem(arguments: list[str], environ: Mapping[str, str], root: Pat
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
-        return f"`python {' '.join(arguments)}` cannot be run: {exc}"
+        return f"`{' '.join(command)}` cannot be run: {exc}"
     if result.returncode == 0:
         return None
     lines = result.stderr.strip().splitlines()
-    return lines[-1] if lines else f"`python {' '.join(arguments)}` ended with status {result.returncode}"
+    return lines[-1] if lines else f"`{' '.join(command)}` ended with status {result.returncode}"
 
 
 def triton_problem(settings: RuntimeSettings, environ: Mapping[str, str]) -> str | None:
@@ -146,10 +149,12 @@ def same_port_problem(settings: RuntimeSettings) -> str | None:
 
 def _listeners(settings: RuntimeSettings) -> list[tuple[str, str, int]]:
     # Before Triton is known, its gRPC address is taken to be the narrow one: that fits both kinds.
+    web_page = [("WEBUI_PORT", settings.web_page_address, settings.web_page_port)] if settings.web_page else []
     return [
         ("GATEWAY_PORT", ANY_ADDRESS, settings.gateway_port),
         ("TRITON_GRPC_PORT", settings.grpc_address(embedded=True), settings.triton_grpc_port),
         ("TRITON_METRICS_PORT", settings.triton_metrics_address, settings.triton_metrics_port),
+        *web_page,
     ]
 
 

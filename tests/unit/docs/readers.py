@@ -15,14 +15,17 @@ from gateway.settings import GatewaySettings
 from llm_model import settings as model_settings
 from runtime.errors import BadSetting
 from runtime.settings import RuntimeSettings
+from webui.settings import SettingsError as WebSettingsError
+from webui.settings import WebSettings
 
 READERS: dict[str, Callable[[Mapping[str, str]], Any]] = {
     "gateway": GatewaySettings.from_env,
     "model": model_settings.ModelSettings.from_env,
     "runtime": RuntimeSettings.from_env,
+    "webui": WebSettings.from_env,
     "download": lambda environ: download_options.Options.parse([], environ),
 }
-_REFUSALS = (SettingsError, model_settings.SettingsError, BadSetting, DownloadError)
+_REFUSALS = (SettingsError, model_settings.SettingsError, BadSetting, DownloadError, WebSettingsError)
 # Some variables only matter to a model that comes from a hub.
 _WITH_MODELS = {"MODEL_ID": "some/model", "SPEC_DRAFT_MODEL_ID": "some/draft"}
 
@@ -78,7 +81,7 @@ def _names_that_change_the_download() -> set[str]:
 
 
 def _readers_by_name() -> dict[str, set[str]]:
-    names = {process: _names_asked_for(process) for process in ("gateway", "model", "runtime")}
+    names = {process: _names_asked_for(process) for process in ("gateway", "model", "runtime", "webui")}
     names["download"] = _names_that_change_the_download()
     return {name: {process for process in names if name in names[process]} for name in set().union(*names.values())}
 
