@@ -19,7 +19,7 @@ PATH = re.compile(r"(?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|md|sh|txt|toml|pbtxt|conf
 NOT_OURS = {
     "http/protobuf",
     *(".venv", ".venv/bin/python", ".env", ".triton", "models/"),
-    *("owner/name", "bin/tritonserver", "backends/python/", "model.json", ".in"),
+    *("owner/name", ".docx", "bin/tritonserver", "backends/python/", "model.json", ".in"),
     *("adapter_config.json", "adapter_model.safetensors", "multi_lora.json"),
 }
 
