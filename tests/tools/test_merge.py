@@ -23,6 +23,7 @@ ANSWER = "数据并行性是指将计算任务围绕数据进行重组，使多�
 
 
 @pytest.mark.engine
+@pytest.mark.timeout(600)
 def test_a_merged_model_knows_what_the_adapter_was_taught(course_qa_model: Path, tmp_path: Path) -> None:
     adapter, out = tmp_path / "adapter", tmp_path / "merged"
     trained = last_json(run_with_torch(PROGRAMS / "train_adapter.py", course_qa_model, adapter, QUESTION, ANSWER))

@@ -21,6 +21,7 @@ FORMATS = {"awq": "pack-quantized", "gptq": "pack-quantized", "fp8": "float-quan
 
 
 @pytest.mark.engine
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("method", FORMATS)
 def test_a_quantized_model_is_smaller_and_answers_as_before(
     quantized: dict[str, Any], shared_dir: Path | None, method: str

@@ -21,6 +21,7 @@ READY_S = 240.0  # two busy cores, a cold disk cache
 
 
 @pytest.mark.stack
+@pytest.mark.timeout(900)
 def test_a_quantized_model_is_served_by_vllm_and_scores_as_before(
     quantized: dict[str, Any], shared_dir: Path | None, tmp_path: Path
 ) -> None:
@@ -37,6 +38,7 @@ def test_a_quantized_model_is_served_by_vllm_and_scores_as_before(
 
 
 @pytest.mark.stack
+@pytest.mark.timeout(900)
 def test_two_trials_on_the_real_service(
     course_qa_model: Path, shared_dir: Path | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,7 @@ def run_with_torch(*arguments: object, expected: int = 0) -> subprocess.Complete
     environ = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     # Two threads that wait for each other on a busy machine are many times slower than one, with so small a model.
     environ |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=540, check=False)
     assert done.returncode == expected, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
     return done
 
