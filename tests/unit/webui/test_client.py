@@ -15,7 +15,6 @@ from webui.questions import Question
 from webui.settings import WebSettings
 
 SETTINGS = WebSettings(gateway_url="http://gateway", api_key="key")
-SOON = {"Retry-After": "7"}
 Handler = Callable[[httpx.Request], httpx.Response]
 
 
