@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help venv venv-dev venv-web venv-web-test serve webui test test-clients tools tools-quantize test-tools test-web \
-	test-image test-deploy image lint format lock clean
+	test-image test-deploy image chaos soak test-faults lint format lock clean
 
 PYTHON ?=
 IMAGE ?= llm-service
@@ -53,6 +53,16 @@ webui: venv-web ## the web page alone, on port 7860 (WEBUI_PORT), for a service 
 test: venv-dev ## run the unit, integration and end-to-end tests
 	@$(call run_tests,.venv) $(TESTS)
 
+test-faults: venv-dev ## harm the running service: killed and stopped processes, missing resources (some tests need root)
+	@$(call run_tests,.venv) tests/faults
+
+chaos: venv-dev ## random faults under load for CHAOS_MINUTES (5), CHAOS_SEED; ends with a table
+	@.venv/bin/python -m tests.chaos chaos
+
+soak: venv-dev tools ## ten thousand requests; memory, descriptors and threads must not grow; writes .soak/
+	@status=0; .venv/bin/python -m tests.chaos soak .soak || status=$$?; \
+	if [ -f .soak/soak.json ]; then .venv-tools/bin/python -m tests.chaos.plot .soak/soak.json .soak/soak.png; fi; exit $$status
+
 tools: ## make .venv-tools: what evaluates, tunes and uploads (skipped when done)
 	@$(prepare) --for tools
 
@@ -99,5 +109,5 @@ lock: venv-dev ## resolve the pinned lists in requirements/ anew (UPGRADE=1 take
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
 
 clean: ## remove the environments, caches and what the service assembled; models stay
-	rm -rf .venv .venv-* .venv*.lock .triton .lint .deploy-tools .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .venv*.lock .triton .lint .deploy-tools .soak .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -28,7 +28,7 @@ def test_other_arguments_get_the_usage(arguments: list[str], capsys: pytest.Capt
 
 def test_supervisord_runs_commands_that_exist(conf: configparser.RawConfigParser) -> None:
     commands = [conf[section]["command"] for section in conf.sections() if "command" in conf[section]]
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         _, module, name = command.rpartition("-m runtime ")
         assert module

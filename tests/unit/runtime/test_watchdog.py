@@ -89,7 +89,9 @@ def test_pauses_between_restarts_grow_and_are_forgotten() -> None:
 
 def test_one_restart_a_hang(capsys: pytest.CaptureFixture[str]) -> None:
     restarts: list[float] = []
-    watchdog = Watchdog(RuntimeSettings.from_env({"WATCHDOG_STALL_S": "60"}), lambda: SILENT, lambda: restarts.append(1))
+    watchdog = Watchdog(
+        RuntimeSettings.from_env({"WATCHDOG_STALL_S": "60"}), lambda: SILENT, lambda: restarts.append(1)
+    )
     for look in range(1, 5):
         watchdog.judge(SILENT, 30.0, now=30.0 * look)
     assert len(restarts) == 2, "60 s after the first one there was still no sign of life"
