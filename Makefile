@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help venv venv-dev venv-web venv-web-test serve webui test test-clients tools tools-quantize test-tools test-web \
-	test-image test-deploy image chaos soak test-faults lint format lock clean
+	test-image test-deploy image chaos soak bench test-faults lint format lock clean
 
 PYTHON ?=
 IMAGE ?= llm-service
@@ -63,6 +63,10 @@ soak: venv-dev tools ## ten thousand requests; memory, descriptors and threads m
 	@status=0; .venv/bin/python -m tests.chaos soak .soak || status=$$?; \
 	if [ -f .soak/soak.json ]; then .venv-tools/bin/python -m tests.chaos.plot .soak/soak.json .soak/soak.png; fi; exit $$status
 
+bench: venv tools ## measure the CPU path beside vLLM itself (under ten minutes, on a quiet machine); writes benchmarks/results/
+	@.venv/bin/python -m benchmarks cpu $(BENCH_ARGS)
+	@.venv-tools/bin/python -m benchmarks.plot "$$(ls -t benchmarks/results/*-cpu.json | head -1)"
+
 tools: ## make .venv-tools: what evaluates, tunes and uploads (skipped when done)
 	@$(prepare) --for tools
 
@@ -99,7 +103,7 @@ lint: venv-dev ## check style (ruff) and types (mypy)
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@mkdir -p .lint && ln -sfn ../model_repository/llm/1 .lint/llm_model
-	@.venv/bin/mypy -p gateway -p runtime -p download -p scripts -p llm_model -p tools -p webui -m download_model
+	@.venv/bin/mypy -p gateway -p runtime -p download -p scripts -p llm_model -p tools -p webui -p benchmarks -m download_model
 
 format: venv-dev ## rewrite the sources in the project's style
 	@.venv/bin/ruff check --fix --quiet . || true

@@ -68,5 +68,5 @@ def _course_questions(environ: Mapping[str, str]) -> list[str]:
     if not file.is_file():
         return []
     with file.open(encoding="utf-8") as lines:
-        found = [json.loads(line) for line in lines]
-    return [text for item in found if isinstance(text := item.get("prompt") or item.get("question"), str)]
+        chats = [json.loads(line)["messages"] for line in lines]
+    return [message["content"] for chat in chats for message in chat if message["role"] == "user"]
