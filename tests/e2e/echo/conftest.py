@@ -25,7 +25,8 @@ def two_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("project")
     for name in ("gateway", "runtime", "model_repository"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "supervisord.conf", root)
+    for name in ("supervisord.conf", "VERSION"):
+        shutil.copy(ROOT / name, root)
     (root / "model").mkdir()
     other = write_model_folder(root / "model")
     text = (ROOT / "docs" / "triton-model.md").read_text(encoding="utf-8")
