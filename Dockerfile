@@ -36,7 +36,7 @@ COPY download/ download/
 RUN --mount=type=secret,id=MODELSCOPE_API_TOKEN scripts/image_model.sh
 
 # 3. The service: changes most often, takes a second.
-COPY LICENSE supervisord.conf ./
+COPY LICENSE VERSION supervisord.conf ./
 COPY model_repository/ model_repository/
 COPY gateway/ gateway/
 RUN .venv/bin/python -m compileall -q download gateway model_repository runtime scripts \

@@ -42,6 +42,7 @@ from gateway.tracing import Tracing, untraced
 from gateway.triton.sampling import Sampler
 from gateway.triton.upstreams import Upstreams
 from gateway.turns import Turns
+from gateway.version import VERSION
 
 Step = tuple[Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]
 
@@ -73,6 +74,7 @@ def create_app(
     app = FastAPI(
         title="LLM service",
         description="Questions and answers over a model served by Triton",
+        version=VERSION,
         docs_url=None,  # FastAPI's pages would fetch their scripts from the internet; ours is a route
         redoc_url=None,
         lifespan=lambda _: _run(steps),

@@ -1,4 +1,4 @@
-"""What the tests of deploy/ need beside the project: tools of registries (`make test-deploy` installs them) and Debian's Prometheus."""
+"""What the tests of deploy/ need beside the project: `make test-deploy` installs the tools, Debian has Prometheus."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A container by hand: an image's file system in namespaces of its own, with no network but loopback.
 
 As under Docker, the command is process 1, runs as the image's user with the image's environment and nothing else, and
-finds a /dev/shm of the given size. As under `docker run --read-only`, the file system cannot be written, but for /tmp and
-the user's home, which are empty at the start. When process 1 ends, the kernel ends the rest.
+finds a /dev/shm of the given size. As under `docker run --read-only`, the file system cannot be written, but for /tmp
+and the user's home, which are empty at the start. When process 1 ends, the kernel ends the rest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How pip reaches its packages on this machine, handed on to a build: mirrors and local folders stay this machine's business."""
+"""How pip reaches its packages on this machine, handed on to a build; mirrors stay this machine's business."""
 
 from __future__ import annotations
 

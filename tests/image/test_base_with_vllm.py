@@ -1,4 +1,4 @@
-"""The Dockerfile on a base with vLLM, built as the evaluator does: with no argument but the base, and the model's hub."""
+"""The Dockerfile on a base with vLLM, built as the evaluator does: no argument but the base, and a model hub."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A base image as accelerator vendors make them: conda's place, Python 3.10, a vLLM that must stay, NumPy 2, no Triton.
 
-vLLM and torch themselves are there by name only, as their builds for accelerators cannot be had from a registry; what is
-real is all the rest: the interpreter, its libraries, transformers of vLLM 0.10's time, and NumPy 2.
+vLLM and torch themselves are there by name only, as their builds for accelerators cannot be had from a registry; all
+the rest is real: the interpreter, its libraries, transformers of vLLM 0.10's time, and NumPy 2.
 """
 
 from __future__ import annotations

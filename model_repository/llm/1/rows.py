@@ -94,6 +94,15 @@ class Row:
             logprobs=sample.logprobs,
         )
 
+    def append(self, piece: Row) -> None:
+        """Take over the next piece of the same completion."""
+        self.text += piece.text
+        self.token_ids = self.token_ids + piece.token_ids
+        self.finish_reason = piece.finish_reason
+        self.cumulative_logprob = piece.cumulative_logprob
+        if piece.logprobs is not None:
+            self.logprobs = [*(self.logprobs or ()), *piece.logprobs]
+
     @staticmethod
     def of_error(index: int, error: ModelError) -> Row:
         return Row(index=index, finish_reason="error", error=error)

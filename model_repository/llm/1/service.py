@@ -57,6 +57,7 @@ class ModelService:
         stream = ResponseStream(request.get_response_sender(), self._outbox)
         try:
             if tensors.wants_info(request):
+                stream.urgent = True  # whether the model works must be told while it has a lot to send
                 self._loop.call_soon_threadsafe(self._answer_info, stream)
                 return
             if (cancellation := tensors.read_cancellation(request)) is not None:

@@ -62,7 +62,7 @@ def test_a_base_without_vllm_and_with_a_python_of_no_list_is_refused(monkeypatch
 
 
 def test_a_vllm_without_its_own_dependencies_is_refused() -> None:
-    with pytest.raises(ImageError, match="has vLLM 0.10.0, but not jinja2, torch"):
+    with pytest.raises(ImageError, match=r"has vLLM 0\.10\.0, but not jinja2, torch"):
         image_environment.model_environment(Base("0.10.0", None, True, ("jinja2", "torch")), "cpu")
 
 

@@ -12,7 +12,6 @@ from ..logs import logger
 
 _QUERY = ("nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits")
 _QUERY_S = 20.0
-_METAX_DEVICES = "mxc*"
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ def visible_gpus(
     wanted = environ.get("CUDA_VISIBLE_DEVICES")
     if any(dev.glob("nvidia[0-9]*")):
         found = _parse((ask or _ask_nvidia_smi)() or "")
-    elif any(dev.glob(_METAX_DEVICES)):
+    elif metax_present(dev):
         # How many there are only its driver says: one, unless the operator names them.
         found = {name: Gpu(name, maker="metax") for name in _names(wanted) or ["0"]}
     else:
@@ -41,9 +40,9 @@ def visible_gpus(
     return _chosen(found, _names(wanted))
 
 
-def weight_bytes(model_dir: str) -> int:
-    """The size of a model's weights on disk; 0 if there are no safetensors."""
-    return sum(file.stat().st_size for file in Path(model_dir).glob("*.safetensors"))
+def metax_present(dev: Path = Path("/dev")) -> bool:
+    """Whether this machine has a MetaX GPU, by its device nodes: ``mxcd``, ``mxc0`` …"""
+    return any(dev.glob("mxc*"))
 
 
 def _ask_nvidia_smi() -> str | None:

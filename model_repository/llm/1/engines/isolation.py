@@ -35,22 +35,24 @@ class Ward:
             if not self._suspects:
                 self._release()
 
-    async def _vacant(self) -> Slot:
-        while True:
-            if self._slot is None or not self._slot.is_alive:
-                self._release()
-                self._reserve()
-            if self._slot is not None and not self._slot.in_flight:
-                return self._slot
-            await self._changes.wait()
-
-    def _reserve(self) -> None:
+    def reserve(self) -> None:
+        """Take an engine out of use for the others, if a suspect needs one and one is alive."""
+        if not self._suspects or (self._slot is not None and self._slot.is_alive):
+            return
+        self._release()
         alive = [slot for slot in self._slots if slot.is_alive]
         if alive:
             self._slot = min(alive, key=lambda slot: slot.outstanding)
             self._slot.reserved = True
-        elif not any(slot.has_future for slot in self._slots):
-            raise EngineUnavailable("no engine is alive")
+
+    async def _vacant(self) -> Slot:
+        while True:
+            self.reserve()
+            if self._slot is None and not any(slot.has_future for slot in self._slots):
+                raise EngineUnavailable("no engine is alive")
+            if self._slot is not None and not self._slot.in_flight:
+                return self._slot
+            await self._changes.wait()
 
     def _release(self) -> None:
         slot, self._slot = self._slot, None

@@ -111,11 +111,13 @@ class EnginePool:
 
     async def _choose(self, request: GenerationRequest) -> Slot:
         """The engine for a prompt, waiting while all that are left are being restarted or kept for suspects."""
-        while (slot := self._placement.choose(self._slots, request)) is None:
+        while True:
+            self._ward.reserve()  # before an engine that has come back fills up again
+            if (slot := self._placement.choose(self._slots, request)) is not None:
+                return slot
             if not any(slot.has_future for slot in self._slots):
                 raise EngineUnavailable("no engine is alive")
             await self._changes.wait()
-        return slot
 
     def figures(self) -> dict[str, EngineStats]:
         """The figures of each engine by its name, for the metrics."""

@@ -18,6 +18,7 @@ from ..adapters import Adapters
 from ..logs import logger
 from ..settings import ModelSettings
 from .failure_log import configure_logging
+from .gpus import metax_present
 from .speculation import speculative_config
 
 Device = Literal["cpu", "gpu"]
@@ -51,11 +52,6 @@ def prepare_environment(
     for name, value in defaults.items():
         environ.setdefault(name, value)
     configure_logging(settings.vllm_log_level, environ)
-
-
-def metax_present(device_root: Path = _DEVICES) -> bool:
-    """Whether this machine has a MetaX GPU, by its device nodes."""
-    return any(device_root.glob("mxc*"))
 
 
 def engine_options(settings: ModelSettings, device: Device, max_model_len: int) -> dict[str, Any]:
