@@ -54,8 +54,9 @@ class Connection:
             raise PeerFailed(f"answered {head[:64]!r} {body[:200]!r}")
         return body
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._writer.close()
+        await self._writer.wait_closed()
 
 
 async def ask_all(address: Address, messages: Sequence[bytes], clients: int) -> tuple[float, list[float]]:
@@ -77,8 +78,7 @@ async def ask_all(address: Address, messages: Sequence[bytes], clients: int) -> 
     began = time.perf_counter()
     await asyncio.gather(*map(client, connections))
     seconds = time.perf_counter() - began
-    for connection in connections:
-        connection.close()
+    await asyncio.gather(*(connection.close() for connection in connections))
     return seconds, each
 
 
