@@ -20,6 +20,7 @@ NOT_OURS = {
     "http/protobuf",
     *(".venv", ".venv/bin/python", ".env", ".triton", "models/"),
     *("YukinoStuki/Qwen2.5-0.5B-Plus-LLM", "owner/name", "bin/tritonserver", "backends/python/", "model.json", ".in"),
+    ".docx",
     *("adapter_config.json", "adapter_model.safetensors", "multi_lora.json"),
 }
 
