@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -92,18 +93,25 @@ def test_a_report_has_medians_spread_targets_and_conditions(tmp_path: Path) -> N
 
 async def test_the_client_sends_each_message_once_and_reads_whole_bodies() -> None:
     got: list[Any] = []
+    left = asyncio.Semaphore(0)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while head := await reader.readuntil(b"\r\n\r\n"):
-            length = int(head.lower().partition(b"content-length: ")[2].split()[0])
-            got.append(json.loads(await reader.readexactly(length)))
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes")
+        with contextlib.suppress(asyncio.IncompleteReadError):  # the client has closed
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+                got.append(json.loads(await reader.readexactly(length)))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes")
+        writer.close()
+        await writer.wait_closed()
+        left.release()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
     async with server:
         messages = [request(address, "/predict", {"n": number}) for number in range(20)]
         seconds, each = await ask_all(address, messages, clients=3)
+        for _ in range(3):
+            await asyncio.wait_for(left.acquire(), 30)
     assert sorted(body["n"] for body in got) == list(range(20))
     assert len(each) == 20
     assert seconds > 0
