@@ -5,6 +5,7 @@ A worker imports this file by the path that a test gives it; no setting of the s
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import signal
@@ -70,6 +71,22 @@ def crashing_later(setup: Any) -> tuple[Any, str]:
 
     async def start() -> None:
         sys.exit(3)
+
+    engine.start = start
+    return engine, device
+
+
+def never_again(setup: Any) -> tuple[Any, str]:
+    """Starts once; from then on its start hangs."""
+    engine, device = slow_echo(setup)
+    marker = Path(setup.settings.model_dir, "started")
+    again = marker.exists()
+    marker.touch()
+
+    async def start() -> None:
+        if again:
+            await asyncio.sleep(600)
+        engine._last_step = time.monotonic()
 
     engine.start = start
     return engine, device

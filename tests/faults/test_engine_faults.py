@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from gateway.settings import DEFAULT_SYSTEM_PROMPT
+from tests.e2e.conftest import Stacks
 from tests.e2e.stack import Stack, descendants, is_running, read_jsonl
 from tests.e2e.test_answers import PARAMETERS, offline_texts
 from tests.e2e.triton_client import infer, requests_in_engines, strings
@@ -27,16 +28,11 @@ IN_FLIGHT = 200
 LONG: dict[str, Any] = {"max_new_tokens": 150, "ignore_eos": True, "system_prompt": "s"}
 
 
-@pytest.fixture(scope="module")
-def stack(course_qa_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+@pytest.fixture
+def stack(stacks: Stacks, course_qa_model: Path) -> Stack:
     """One service with two engines for all faults."""
     settings = {"MODEL_DIR": str(course_qa_model), "ENGINES_PER_GPU": "2", "ENGINE_HANG_S": str(HANG_S)}
-    running = Stack.start(settings, tmp_path_factory.mktemp("faults") / "log")
-    try:
-        yield running
-    finally:
-        code = running.stop()
-    assert code == 0
+    return stacks.get("two-engines", settings)
 
 
 @pytest.fixture(autouse=True)
@@ -95,20 +91,6 @@ def assert_all_answered(replies: list[httpx.Response]) -> None:
     assert all(reply.json()["response"] for reply in replies)
 
 
-def test_two_engines_give_the_texts_of_vllm_offline(stack: Stack, course_qa_model: Path, shared_dir: Path) -> None:
-    questions = [question["prompt"] for question in read_jsonl(shared_dir / "data" / "basic_qa.jsonl")]
-    system = {"role": "system", "content": DEFAULT_SYSTEM_PROMPT}
-    chats = [[system, {"role": "user", "content": question}] for question in questions]
-    inputs = [
-        strings("messages", [json.dumps(chat, ensure_ascii=False) for chat in chats]),
-        strings("sampling_parameters", [json.dumps({**PARAMETERS, "stop": ["<|im_end|>", "<|endoftext|>"]})]),
-    ]
-    answer = infer(stack.grpc_address, inputs)
-    assert answer.error is None
-    served = [answer.joined(place) for place in range(len(chats))]
-    assert served == offline_texts(course_qa_model, stack.info(), chats)
-
-
 @pytest.mark.parametrize("victim", ["core", "worker"])
 async def test_no_request_fails_when_one_of_two_engines_is_killed(stack: Stack, victim: str) -> None:
     first = engines(stack)[0]
@@ -146,6 +128,20 @@ async def test_without_any_engine_requests_wait_streams_end_and_readiness_says_s
             await asyncio.sleep(0.1)
         assert_all_answered(await loaded)
         assert (await client.get(f"{stack.url}/health/ready")).status_code == 200
+
+
+def test_two_engines_give_the_texts_of_vllm_offline(stack: Stack, course_qa_model: Path, shared_dir: Path) -> None:
+    questions = [question["prompt"] for question in read_jsonl(shared_dir / "data" / "basic_qa.jsonl")]
+    system = {"role": "system", "content": DEFAULT_SYSTEM_PROMPT}
+    chats = [[system, {"role": "user", "content": question}] for question in questions]
+    inputs = [
+        strings("messages", [json.dumps(chat, ensure_ascii=False) for chat in chats]),
+        strings("sampling_parameters", [json.dumps({**PARAMETERS, "stop": ["<|im_end|>", "<|endoftext|>"]})]),
+    ]
+    answer = infer(stack.grpc_address, inputs)
+    assert answer.error is None
+    served = [answer.joined(place) for place in range(len(chats))]
+    assert served == offline_texts(course_qa_model, stack.info(), chats)
 
 
 async def events(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:

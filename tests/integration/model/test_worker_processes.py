@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_model.engines import process_tree
+from llm_model.engines import process_tree, worker_engine
 from llm_model.engines.base import GenerationRequest, Sample
 from llm_model.engines.liveness import HangRule
 from llm_model.engines.pool import EnginePool
@@ -198,6 +198,24 @@ async def test_a_stopped_engine_counts_as_hung_and_its_prompts_are_moved(make: s
         assert await asyncio.gather(*asked) == [[n] * 50 for n in range(40)]
         await until(lambda: states(pool) == ["ready", "ready"])
         assert process_tree.session_members(stopped) == []
+
+
+async def test_a_later_start_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(worker_engine, "_START_MARGIN_S", 0.0)
+    settings = ModelSettings.from_env({"MODEL_DIR": str(tmp_path), "LOG_LEVEL": "WARNING"})
+    spec = WorkerSpec("e0", settings, 4096, "worker_engines:never_again", folders=[FOLDER])
+    started = WorkerEngine(spec, HangRule())
+    try:
+        await started.start()
+        pid = started.status().pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await started.wait_dead()
+        with pytest.raises(StartupError, match="e0 cannot start: not ready within"):
+            await started.start()
+        assert (started.status().state, started.status().pid) == ("dead", None)
+    finally:
+        await started.stop()
 
 
 async def test_a_stopped_engine_at_rest_is_noticed_too() -> None:

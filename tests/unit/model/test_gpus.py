@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_model.engines.gpus import Gpu, visible_gpus, weight_bytes
+from llm_model.engines.gpus import Gpu, visible_gpus
 
 ANSWER = "0, GPU-aaaa-1, 81559\n1, GPU-bbbb-2, 81559\n2, GPU-cccc-3, [N/A]\n"
 FULL = 81559 << 20
@@ -46,10 +46,3 @@ def test_metax_gpus_are_as_many_as_the_operator_names(tmp_path: Path, device: st
     assert found(tmp_path, device=device) == [Gpu("0", maker="metax")]
     named = found(tmp_path, device=device, CUDA_VISIBLE_DEVICES="0,1")
     assert named == [Gpu("0", maker="metax"), Gpu("1", maker="metax")]
-
-
-def test_weights_are_the_safetensors(tmp_path: Path) -> None:
-    assert weight_bytes(str(tmp_path)) == 0
-    for name, size in (("a.safetensors", 5), ("b.safetensors", 7), ("c.bin", 100)):
-        (tmp_path / name).write_bytes(b"x" * size)
-    assert weight_bytes(str(tmp_path)) == 12

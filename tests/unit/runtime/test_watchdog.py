@@ -63,7 +63,8 @@ def test_a_machine_that_slept_has_seen_no_hang() -> None:
         ([("ready", 90.0)], busy(90.0)),
         ([("ready", 90.0), ("ready", 2.0), ("dead", 0.1)], busy(2.0)),
         ([("ready", 90.0), ("starting", None)], STARTING),
-        ([("restarting", 90.0)], STARTING),
+        ([("restarting", None)], STARTING),
+        ([("restarting", None), ("dead", None)], STARTING),
     ],
 )
 def test_what_the_engines_do(engines: list[tuple[str, float | None]], expected: Sign) -> None:
@@ -89,7 +90,8 @@ def test_pauses_between_restarts_grow_and_are_forgotten() -> None:
 
 def test_one_restart_a_hang(capsys: pytest.CaptureFixture[str]) -> None:
     restarts: list[float] = []
-    watchdog = Watchdog(RuntimeSettings.from_env({"WATCHDOG_STALL_S": "60"}), lambda: SILENT, lambda: restarts.append(1))
+    settings = RuntimeSettings.from_env({"WATCHDOG_STALL_S": "60"})
+    watchdog = Watchdog(settings, lambda: SILENT, lambda: restarts.append(1))
     for look in range(1, 5):
         watchdog.judge(SILENT, 30.0, now=30.0 * look)
     assert len(restarts) == 2, "60 s after the first one there was still no sign of life"

@@ -45,11 +45,6 @@ def metax_present(dev: Path = Path("/dev")) -> bool:
     return any(dev.glob("mxc*"))
 
 
-def weight_bytes(model_dir: str) -> int:
-    """The size of a model's weights on disk; 0 if there are no safetensors."""
-    return sum(file.stat().st_size for file in Path(model_dir).glob("*.safetensors"))
-
-
 def _ask_nvidia_smi() -> str | None:
     try:
         done = subprocess.run(_QUERY, capture_output=True, text=True, timeout=_QUERY_S, check=True)

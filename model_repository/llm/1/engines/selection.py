@@ -14,11 +14,12 @@ from ..errors import EngineRefused, StartupError
 from ..logs import logger
 from ..settings import ModelSettings
 from ..tokenization import Tokenization, model_max_length
-from .gpus import Gpu, visible_gpus, weight_bytes
+from .gpus import Gpu, visible_gpus
 from .liveness import HangRule
 from .plan import Facts, Plan, make_plan
 from .pool import EnginePool
 from .vllm_options import Device, expected_device, installed_release, installed_version, prepare_environment
+from .weights import weight_bytes
 from .worker_engine import WorkerEngine, WorkerSpec, WrongDevice
 from .worker_factories import ECHO, VLLM
 

@@ -19,6 +19,7 @@ from .worker_client import WorkerClient
 from .worker_process import WorkerProcess
 
 _WATCH_S = 0.2
+_START_FACTOR, _START_MARGIN_S = 3.0, 90.0
 _STOP_S = 10.0  # for an orderly end; then the processes are killed
 
 
@@ -66,21 +67,31 @@ class WorkerEngine:
         self._process: WorkerProcess | None = None
         self._client: WorkerClient | None = None
         self._ready = False
+        self._start_limit_s: float | None = None  # a later start that takes far longer than the first one hangs
 
     @property
     def dtype(self) -> str:
         return self._dtype
 
     async def start(self) -> None:
-        process = self._process = WorkerProcess(self._spec.factory, self._spec.environ, self._spec.folders)
+        begun = time.monotonic()
+        try:
+            process = self._process = WorkerProcess(self._spec.factory, self._spec.environ, self._spec.folders)
+        except OSError as exc:
+            raise StartupError(f"{self.name} cannot be started: {exc}") from exc
         client = self._client = WorkerClient(self.name, self._take_figures)
         try:
             await client.connect(process.connection)
-            self._dtype = await self._wait_ready(client, process)
+            self._dtype = await asyncio.wait_for(self._wait_ready(client, process), self._start_limit_s)
             process.note_children()
+        except asyncio.TimeoutError as exc:
+            await self._end("it did not start in time")
+            raise StartupError(f"{self.name} cannot start: not ready within {self._start_limit_s:.0f} s") from exc
         except BaseException:
             await self._end("it could not start")
             raise
+        if self._start_limit_s is None:
+            self._start_limit_s = _START_FACTOR * (time.monotonic() - begun) + _START_MARGIN_S
         self._hang.started(self._last_step)
         self._ready = True
 

@@ -28,7 +28,7 @@ class WorkerProcess:
 
     def __init__(self, factory: str, environ: Mapping[str, str], folders: Sequence[str] = ()) -> None:
         """``factory`` makes the engine (see :mod:`worker_main`); ``environ`` goes on top of this process's own."""
-        self._folder = tempfile.mkdtemp(prefix="llm-engine-")
+        self._folder = _private_folder()
         self.connection, theirs = socket.socketpair()
         command = [sys.executable, "-m", f"{_PACKAGE.name}.engines.worker_main", str(theirs.fileno()), factory]
         # vLLM's sockets: a killed engine leaves them behind.
@@ -88,6 +88,13 @@ class WorkerProcess:
             self._process.poll()
         self._process.poll()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _private_folder() -> str:
+    try:
+        return tempfile.mkdtemp(prefix="llm-engine-")
+    except OSError:  # a full or read-only disk: sockets need no room
+        return tempfile.mkdtemp(prefix="llm-engine-", dir="/dev/shm")
 
 
 def _ended(status: int) -> str:
