@@ -8,8 +8,8 @@ import gradio as gr
 
 from webui.texts import Language, say
 
-# For events that answer once. The page is for people, the gateway has the API; a line of text tells what runs; nobody
-# waits for somebody else, as the gateway does the queueing. Gradio's own queue is left out too: through it, one new page
+# For events that answer once. The page is for people, the gateway has the API; a line of text tells what runs; and
+# nobody waits for somebody else: the gateway queues. Gradio's own queue is left out too: through it, one new page
 # in a few dozen was seen to wait for its first answer for ever (6.31, a busy machine).
 QUIET: dict[str, Any] = {
     "api_visibility": "private",
