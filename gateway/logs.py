@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from gateway.log_writer import LogWriter
 from gateway.settings import LogFormat
 
 
@@ -43,7 +44,7 @@ def configure_logging(level: str, log_format: LogFormat) -> None:
     """Send all records of this process to standard output. Libraries are heard from WARNING on."""
     # What no format shows need not be looked up for every request.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = logging.StreamHandler(sys.stdout)
+    handler = LogWriter(sys.stdout)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

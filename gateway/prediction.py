@@ -79,7 +79,8 @@ class Predictor:
         self._turns = turns
         self._budget = BudgetPolicy(settings.budget)
         self._metrics = metrics or Metrics()
-        self._generator = Generator(upstreams, self._metrics)
+        # Traces tell of each call whose request it is; a shared one would have several owners.
+        self._generator = Generator(upstreams, self._metrics, shares=settings.otlp_endpoint is None)
         self._sampler = Sampler(upstreams, self._metrics)
         self.admission = Admission(settings.limits)
 

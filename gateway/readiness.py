@@ -21,11 +21,14 @@ State = Literal["warming", "ready", "recovering"]
 class ProbeTimes:
     """Times of the probe in seconds.
 
-    ``patience_s`` is how long a probe may take before the model is asked what it does. An engine with other work may
-    be busy with one long step (a long prompt on a CPU) for ``busy_stall_s`` before that counts as a hang.
+    After ``look_s``, and again and again, the model is asked what it does meanwhile: without any engine it is not
+    ready. ``patience_s`` is how long an engine may take for the probe alone, and the model for the answer to that. An
+    engine with other work may be busy with one long step (a long prompt on a CPU) for ``busy_stall_s`` before that
+    counts as a hang.
     """
 
-    interval_s: float = 3.0
+    interval_s: float = 2.0
+    look_s: float = 1.0
     patience_s: float = 4.0
     busy_stall_s: float = 20.0
     first_retry_s: float = 0.1
@@ -59,6 +62,8 @@ class Readiness:
         self._suspected_at = -1.0
         self._answered_at = -1.0
         self.state: State = "warming"
+        self.is_dead = False
+        """The model has said that its engines are dead and will not come back by themselves."""
 
     @property
     def is_ready(self) -> bool:
@@ -74,6 +79,7 @@ class Readiness:
             return  # sent before the latest fault: says nothing about now
         self._answered_at = time.monotonic()
         self._retry_s = self._times.first_retry_s
+        self.is_dead = False
         if self.state != "ready":
             logger.info("the model at %s is ready", self._name)
             self.state = "ready"
@@ -102,7 +108,7 @@ class Readiness:
         probe = asyncio.ensure_future(self._probe())
         try:
             while not probe.done() and self._answered_at < started:
-                await asyncio.wait({probe}, timeout=self._times.patience_s)
+                await asyncio.wait({probe}, timeout=min(self._times.look_s, self._times.patience_s))
                 if not probe.done() and not await self._makes_progress(time.monotonic() - started):
                     raise UpstreamUnavailable("the probe is not answered and the model makes no progress")
             if probe.done():
@@ -110,6 +116,7 @@ class Readiness:
                 self.confirm(started)
         except GatewayError as exc:
             self._failed(exc)
+            self.is_dead = await self._engines_are_dead()
         except Exception:  # the loop must outlive any mistake in a probe
             logger.exception("the probe of %s failed unexpectedly", self._name)
             self._failed(UpstreamUnavailable("the probe failed"))
@@ -122,11 +129,19 @@ class Readiness:
         self.suspect(exc.message)
         self._wake.clear()  # the next probe waits its back-off
 
+    async def _engines_are_dead(self) -> bool:
+        """Whether the model says so of all its engines. One that does not answer says nothing."""
+        try:
+            engines = (await self._ask_status()).get("engines") or ()
+        except GatewayError:
+            return False
+        return bool(engines) and all(engine.get("state") == "dead" for engine in engines)
+
     async def _makes_progress(self, waited_s: float) -> bool:
         try:
             status = await self._ask_status()
         except GatewayError:
-            return False
+            return waited_s < self._times.patience_s
         return makes_progress(status, waited_s, self._times)
 
     async def _sleep(self, seconds: float) -> None:
@@ -139,8 +154,8 @@ class Readiness:
 def makes_progress(status: Mapping[str, Any], waited_s: float, times: ProbeTimes) -> bool:
     """Whether any engine is at work on what stands before a probe that has waited for ``waited_s``.
 
-    An engine that starts is at work. One that has nothing but the probe must have made a step since; one with other
-    work may be within a single long one.
+    An engine that starts for the first time is at work; while all are being restarted there is none. One that has
+    nothing but the probe must have made a step since; one with other work may be within a single long one.
     """
     for engine in status.get("engines") or ():
         if engine.get("state") == "starting":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast
@@ -17,8 +18,10 @@ _DEFAULT_MODEL_ID = "bundled:smollm2"
 _DEFAULT_STOP_STRINGS = ("<|im_end|>", "<|endoftext|>")
 _MAX_PROMPTS = 1_000_000
 _DAY_S = 86_400.0
+_URL = re.compile(r"https?://[^\s/]+(/\S*)?")
 
 LogFormat = Literal["text", "json"]
+OtlpProtocol = Literal["http/protobuf", "grpc"]
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,9 @@ class GatewaySettings:
     admin_token: str | None = field(default=None, repr=False)
     cors_allow_origins: tuple[str, ...] = ()
     """Sites whose pages may read answers; ``*``: all."""
+    otlp_endpoint: str | None = None
+    """Where traces go; unset: there are none."""
+    otlp_protocol: OtlpProtocol = "http/protobuf"
     budget: BudgetSettings = BudgetSettings()
     sampling: SamplingSettings = SamplingSettings()
     answer: AnswerSettings = AnswerSettings()
@@ -153,6 +159,10 @@ class GatewaySettings:
             api_key=env.text("API_KEY"),
             admin_token=env.text("ADMIN_TOKEN"),
             cors_allow_origins=env.words("CORS_ALLOW_ORIGINS"),
+            otlp_endpoint=_otlp_endpoint(env),
+            otlp_protocol=cast(
+                OtlpProtocol, env.choice("OTEL_EXPORTER_OTLP_PROTOCOL", ("http/protobuf", "grpc"), "http/protobuf")
+            ),
             budget=BudgetSettings.from_env(env),
             sampling=SamplingSettings.from_env(env),
             answer=AnswerSettings.from_env(env),
@@ -169,6 +179,13 @@ def _triton_urls(env: Environment) -> tuple[str, ...]:
         if not host or "/" in url or not (number.isascii() and number.isdigit() and 1 <= int(number) <= 65535):
             raise SettingsError("TRITON_URL", url, "host:port of Triton's gRPC, or several separated by commas")
     return urls
+
+
+def _otlp_endpoint(env: Environment) -> str | None:
+    endpoint = env.text("OTEL_EXPORTER_OTLP_ENDPOINT")
+    if endpoint is not None and not _URL.fullmatch(endpoint):
+        raise SettingsError("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint, "an http or https URL")
+    return endpoint
 
 
 def _served_model_name(env: Environment) -> str:

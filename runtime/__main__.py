@@ -5,6 +5,7 @@ preflight           can the service be started here, with these settings?
 serve               start the service and stay with it
 triton              become tritonserver (run by supervisord)
 gateway             become the gateway (run by supervisord)
+watchdog            restart Triton when its model is dead or hung (run by supervisord)
 webui               become the web page (run by supervisord, if WEBUI=1)
 fatal-listener      end the service when a program is beyond help (run by supervisord)
 """
@@ -61,6 +62,13 @@ def become_gateway() -> int:
     run_gateway()
 
 
+def run_watchdog() -> int:
+    """Watch the model."""
+    from runtime.watchdog import main as watchdog_main
+
+    return watchdog_main(os.environ)
+
+
 def become_web_page() -> int:
     """Replace this process by the web page."""
     from runtime.web_page_command import run_web_page
@@ -81,6 +89,7 @@ COMMANDS: dict[str, Callable[[], int]] = {
     "serve": run_service,
     "triton": become_triton,
     "gateway": become_gateway,
+    "watchdog": run_watchdog,
     "webui": become_web_page,
     "fatal-listener": run_fatal_listener,
 }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-GPU_DEVICES = ("nvidia0", "mxcd")  # NVIDIA, MetaX
+GPU_DEVICES = ("nvidia0", "mxc*")  # NVIDIA, MetaX (mxcd, or mxc and a number)
 
 
 def gpu_present(dev: Path = Path("/dev")) -> bool:
     """Whether this machine shows a GPU that vLLM can use."""
-    return any((dev / name).exists() for name in GPU_DEVICES)
+    return any(any(dev.glob(name)) for name in GPU_DEVICES)

@@ -1,8 +1,9 @@
 """supervisord's event listener that ends the service when a program is beyond help. supervisord alone would go on.
 
-A program is given up when supervisord says FATAL (it ended too early, too often), or when Triton has ended
-several times in a row without having loaded its model. The second case is invisible to supervisord: a load may take
-longer than any sensible `startsecs`. That the model is loaded is seen at the gRPC port, which Triton opens last.
+A program is given up when supervisord says FATAL (it ended too early, too often), when Triton has ended several times
+in a row without having loaded its model, or when it has ended too often within a while, whoever ended it. The second
+case is invisible to supervisord: a load may take longer than any sensible `startsecs`. That the model is loaded is seen
+at the gRPC port, which Triton opens last. The service goes on without its watchdog, if it must.
 """
 
 from __future__ import annotations
@@ -11,18 +12,24 @@ import os
 import signal
 import socket
 import sys
+import time
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from runtime.settings import ANY_ADDRESS, LOOPBACK, RuntimeSettings
+from runtime.settings import RuntimeSettings
 
 RUN_DIR_VARIABLE = "SERVICE_RUN_DIR"
 MARKER = "gave-up"
 FAILED_LOADS = 3  # as many as startretries in supervisord.conf, and one
 _TRITON = "triton"
-_WEB_PAGE = "webui"
+# Without these the service still serves: what their loss means.
+_DISPENSABLE = {
+    "watchdog": "a hung model will not be noticed",
+    "webui": "there is no web page",
+}
 
 
 @dataclass(frozen=True)
@@ -52,13 +59,39 @@ class LoadWatch:
         self.loaded = False
 
 
-def listen(events: BinaryIO, answers: BinaryIO, address: tuple[str, int]) -> str | None:
+@dataclass
+class RestartWatch:
+    """Counts the ends of Triton within the latest ``window_s`` seconds; ``most`` of them are put up with."""
+
+    most: int
+    window_s: float
+    ends: deque[float] = field(default_factory=deque)
+
+    def saw_exit(self, now: float) -> None:
+        """Triton has ended at ``now`` (monotonic)."""
+        self.ends.append(now)
+        while now - self.ends[0] > self.window_s:
+            self.ends.popleft()
+
+    @property
+    def too_many(self) -> bool:
+        return len(self.ends) > self.most
+
+
+@dataclass
+class Watch:
+    """All that is remembered between two events."""
+
+    restarts: RestartWatch
+    loads: LoadWatch = field(default_factory=LoadWatch)
+
+
+def listen(events: BinaryIO, answers: BinaryIO, address: tuple[str, int], watch: Watch) -> str | None:
     """Take supervisord's events until a program is beyond help.
 
     Returns:
         The reason to give up in one line, or None when supervisord has ended.
     """
-    watch = LoadWatch()
     while True:
         answers.write(b"READY\n")
         answers.flush()
@@ -72,16 +105,22 @@ def listen(events: BinaryIO, answers: BinaryIO, address: tuple[str, int]) -> str
         answers.flush()
 
 
-def judge(event: Event, watch: LoadWatch, address: tuple[str, int]) -> str | None:
+def judge(event: Event, watch: Watch, address: tuple[str, int]) -> str | None:
     """The reason to give up, if this event is one."""
-    if event.name == "PROCESS_STATE_FATAL" and event.program != _WEB_PAGE:  # without its page the service still serves
+    if event.name == "PROCESS_STATE_FATAL" and event.program in _DISPENSABLE:
+        loss = _DISPENSABLE[event.program]
+        print(f"{event.program} cannot be kept running: {loss}", file=sys.stderr, flush=True)
+    elif event.name == "PROCESS_STATE_FATAL":
         return f"{event.program} cannot be kept running: it ended right after its start, again and again"
-    if event.name == "PROCESS_STATE_EXITED" and event.program == _TRITON:
-        watch.saw_exit()
-    elif event.name.startswith("TICK") and not watch.loaded and accepts(address):
-        watch.saw_port_open()
-    if watch.failures >= FAILED_LOADS:
-        return f"{_TRITON} ended {watch.failures} times without having loaded its model"
+    elif event.name == "PROCESS_STATE_EXITED" and event.program == _TRITON:
+        watch.loads.saw_exit()
+        watch.restarts.saw_exit(time.monotonic())
+    elif event.name.startswith("TICK") and not watch.loads.loaded and accepts(address):
+        watch.loads.saw_port_open()
+    if watch.loads.failures >= FAILED_LOADS:
+        return f"{_TRITON} ended {watch.loads.failures} times without having loaded its model"
+    if watch.restarts.too_many:
+        return f"{_TRITON} ended {len(watch.restarts.ends)} times within {watch.restarts.window_s:g} s"
     return None
 
 
@@ -106,10 +145,9 @@ def accepts(address: tuple[str, int]) -> bool:
 def main(environ: Mapping[str, str]) -> int:
     """Run as supervisord's listener; ends supervisord, which is the parent, when a program is given up."""
     settings = RuntimeSettings.from_env(environ)
-    host = settings.triton_grpc_address or LOOPBACK
-    address = (LOOPBACK if host == ANY_ADDRESS else host, settings.triton_grpc_port)
     supervisord = os.getppid()
-    reason = listen(sys.stdin.buffer, sys.stdout.buffer, address)
+    watch = Watch(RestartWatch(settings.triton_max_restarts, settings.triton_restart_window_s))
+    reason = listen(sys.stdin.buffer, sys.stdout.buffer, settings.grpc_target, watch)
     if reason:
         (Path(environ[RUN_DIR_VARIABLE]) / MARKER).write_text(reason)
         os.kill(supervisord, signal.SIGTERM)

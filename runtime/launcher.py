@@ -39,6 +39,7 @@ LAST_ANSWERS_S = 2.0  # what a second signal leaves the gateway to tell its clie
 PASSED_ON_S = 1.0  # supervisord passes a signal on within a second
 ORPHAN_GRACE_S = 3.0
 LOOK_EVERY_S = 2.0
+LOG_SOURCES = ("supervisord", "triton", "gateway", "watchdog", "webui", "listener")
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Launcher:
         return status
 
     def _spawn(self) -> int:
-        sources = {name: self._logs.open_source() for name in ("supervisord", "triton", "gateway", "webui", "listener")}
+        sources = {name: self._logs.open_source() for name in LOG_SOURCES}
         environ = {
             **self._environ,
             **self._settings.model_variables(),
@@ -112,6 +113,7 @@ class Launcher:
             RUN_DIR_VARIABLE: str(self._run_dir),
             "SERVICE_ROOT": str(self._settings.root),
             "SERVICE_PYTHON": sys.executable,
+            "SERVICE_GATEWAY_PYTHON": str(self._settings.gateway_python or sys.executable),
             "SERVICE_WEBUI": str(self._settings.web_page).lower(),
             "SERVICE_GATEWAY_STOP_S": str(self._stop_times.gateway_s),
             "SERVICE_TRITON_STOP_S": str(self._stop_times.triton_s),
@@ -164,16 +166,15 @@ class Launcher:
         begun = time.monotonic()
         sent = 0
         # The first of these may be the gateway's first, if supervisord has not passed the earlier one on yet.
-        while (gateway := self._gateway()) and (elapsed := time.monotonic() - begun) < LAST_ANSWERS_S:
+        while gateway := processes.supervised(self._supervisord, "gateway"):
+            elapsed = time.monotonic() - begun
+            if elapsed >= LAST_ANSWERS_S:
+                break
             if elapsed >= sent * PASSED_ON_S:
                 processes.send(gateway, signal.SIGTERM)
                 sent += 1
             time.sleep(0.05)
         return 128 + stop_signal
-
-    def _gateway(self) -> list[int]:
-        mark = b"SUPERVISOR_PROCESS_NAME=gateway"
-        return [pid for pid in processes.children(self._supervisord) if processes.environment_has(pid, mark)]
 
     def _end_orphans(self) -> None:
         """End what a killed program has left behind: an engine without its Triton holds memory that the next needs."""

@@ -15,7 +15,7 @@ from runtime.interpreter import Interpreter
 from runtime.limits import open_files_problem, shm_problem
 from runtime.model_folder import check_model_folder
 from runtime.ports import port_problem
-from runtime.settings import ANY_ADDRESS, PROJECT_ROOT, RuntimeSettings
+from runtime.settings import ANY_ADDRESS, PROJECT_ROOT, RuntimeSettings, gateway_python
 from runtime.triton_runtime import Wheel, find_installed, stub_python_version, wheel_or_raise
 from runtime.web_page_command import web_page_problem
 
@@ -68,9 +68,9 @@ def machine_checks(environ: Mapping[str, str], root: Path) -> Iterator[Check]:
     """What can be checked without the launcher's own settings."""
     yield Check("interpreter", Interpreter.running().problem)
     yield Check("supervisor", supervisor_problem)
-    gateway = ["-m", "gateway", "--check"]
+    gateway = [str(gateway_python(environ) or sys.executable), "-m", "gateway", "--check"]
     yield Check("gateway settings", lambda: settings_problem(gateway, environ, root))
-    model = [str(Path("model_repository/llm/1/settings.py")), "--check"]
+    model = [sys.executable, str(Path("model_repository/llm/1/settings.py")), "--check"]
     yield Check("model settings", lambda: settings_problem(model, environ, root))
     yield Check("open files", open_files_problem)
 
@@ -94,9 +94,8 @@ def supervisor_problem() -> str | None:
     return None if installed else f"supervisor is not installed in {sys.prefix}: pip install supervisor==4.3.0"
 
 
-def settings_problem(arguments: list[str], environ: Mapping[str, str], root: Path) -> str | None:
+def settings_problem(command: list[str], environ: Mapping[str, str], root: Path) -> str | None:
     """Let a process check its own settings; its last line on stderr is the problem."""
-    command = [sys.executable, *arguments]
     try:
         result = subprocess.run(  # the caller's variables are what is checked
             command,
@@ -110,11 +109,11 @@ def settings_problem(arguments: list[str], environ: Mapping[str, str], root: Pat
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as exc:
-        return f"`python {' '.join(arguments)}` cannot be run: {exc}"
+        return f"`{' '.join(command)}` cannot be run: {exc}"
     if result.returncode == 0:
         return None
     lines = result.stderr.strip().splitlines()
-    return lines[-1] if lines else f"`python {' '.join(arguments)}` ended with status {result.returncode}"
+    return lines[-1] if lines else f"`{' '.join(command)}` ended with status {result.returncode}"
 
 
 def triton_problem(settings: RuntimeSettings, environ: Mapping[str, str]) -> str | None:

@@ -15,6 +15,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PROC = Path("/proc")
 TIDY_UP_S = 2.0
+_ENDED = (b"Z", b"X")
 _libc = ctypes.CDLL(None, use_errno=True)  # loaded here: between fork and exec nothing may be loaded
 
 
@@ -30,20 +31,41 @@ def end_with_parent(signum: signal.Signals) -> None:
 
 def children(parent: int) -> list[int]:
     """The living direct children. One that has ended and waits to be reaped does not count."""
-    return [pid for pid, its_parent in _parents().items() if its_parent == parent]
+    return [pid for pid, (its_parent, state) in _states().items() if its_parent == parent and state not in _ENDED]
 
 
-def descendants(root: int) -> list[int]:
-    """All living processes below `root`."""
+def descendants(root: int, ended: bool = False) -> list[int]:
+    """All living processes below `root`; with `ended`, also those that are not reaped yet.
+
+    What stands below one that has ended is found either way: of a process with threads the first one may have ended
+    while others live, and its children are its children until the last has gone.
+    """
+    states = _states()
     offspring: dict[int, list[int]] = {}
-    for pid, parent in _parents().items():
+    for pid, (parent, _) in states.items():
         offspring.setdefault(parent, []).append(pid)
     found: list[int] = []
     waiting = [root]
     while waiting:
         waiting += (below := offspring.get(waiting.pop(), []))
         found += below
-    return found
+    return [pid for pid in found if ended or states[pid][1] not in _ENDED]
+
+
+def supervised(supervisord: int, program: str) -> list[int]:
+    """The process of a program under supervisord; none while there is none."""
+    mark = b"SUPERVISOR_PROCESS_NAME=" + program.encode()
+    return [pid for pid in children(supervisord) if environment_has(pid, mark)]
+
+
+def strays(assignment: bytes, supervisord: int) -> list[int]:
+    """Processes that were started with this `NAME=value` below `supervisord`, and have lost their place there."""
+    kept = {supervisord, *descendants(supervisord)}
+    return [pid for pid, (_, state) in _states().items() if _left_over(pid, state, kept, assignment)]
+
+
+def _left_over(pid: int, state: bytes, kept: set[int], assignment: bytes) -> bool:
+    return state not in _ENDED and pid not in kept and environment_has(pid, assignment)
 
 
 def environment_has(pid: int, assignment: bytes) -> bool:
@@ -101,27 +123,51 @@ def reap() -> dict[int, int]:
         ended[pid] = os.waitstatus_to_exitcode(status)
 
 
-def _wait_until_gone(root: int, seconds: float, urge: Callable[[list[int]], None]) -> list[int]:
-    deadline = time.monotonic() + seconds
-    while left := descendants(root):
-        if time.monotonic() > deadline:
+def end_strays(assignment: bytes, supervisord: int, deadline_s: float = 10.0) -> list[int]:
+    """Kill what :func:`strays` finds, and last of all what tidies up; somebody else reaps.
+
+    Returns:
+        What is left after `deadline_s`.
+    """
+    begun = time.monotonic()
+    while left := strays(assignment, supervisord):
+        waited = time.monotonic() - begun
+        if waited > deadline_s:
             return left
-        urge(left)  # again and again: a process may have had a child in the meantime
+        send(left if waited > TIDY_UP_S else filterfalse(tidies_up, left), signal.SIGKILL)
         time.sleep(0.02)
-        reap()
     return []
 
 
-def _parents() -> dict[int, int]:
-    """Every living process and its parent. Some 20 µs a process: a busy host has thousands."""
-    parents = {}
+def _wait_until_gone(root: int, seconds: float, urge: Callable[[list[int]], None]) -> list[int]:
+    """Wait for an empty tree. One that has ended counts until it is reaped: its threads may still have children.
+
+    A look takes a while, and a process may change its parent under it: only what two in a row do not see is gone.
+    """
+    deadline = time.monotonic() + seconds
+    empty_looks = 0
+    while empty_looks < 2:
+        reap()
+        left = descendants(root, ended=True)
+        empty_looks = 0 if left else empty_looks + 1
+        if time.monotonic() > deadline:
+            return left
+        urge(left)  # again and again: a process may have had a child in the meantime
+        if left:
+            time.sleep(0.02)
+    return []
+
+
+def _states() -> dict[int, tuple[int, bytes]]:
+    """Every process: its parent and its state. Some 20 µs a process: a busy host has thousands."""
+    states = {}
     for name in os.listdir(_PROC):
         if name.isdigit():
             # pid (any name, brackets and blanks too) state parent …
             fields = _stat(name).rpartition(b")")[2].split(None, 2)
-            if fields and fields[0] not in (b"Z", b"X"):
-                parents[int(name)] = int(fields[1])
-    return parents
+            if fields:
+                states[int(name)] = int(fields[1]), fields[0]
+    return states
 
 
 def _stat(name: str) -> bytes:

@@ -78,6 +78,5 @@ def ready_line(settings: RuntimeSettings, seconds: float) -> str:
     page = f", web page http://{LOOPBACK}:{settings.web_page_port}" if settings.web_page else ""
     return (
         f"ready after {seconds:.0f} s: {url} (documentation {url}/docs), Triton gRPC {grpc}, metrics {metrics}{page}; "
-        "try: "
-        f"curl -s {url}/predict -H 'Content-Type: application/json' -d '{{\"prompt\": \"What is a GPU?\"}}'"
+        f"try: curl -s {url}/predict -H 'Content-Type: application/json' -d '{{\"prompt\": \"What is a GPU?\"}}'"
     )

@@ -28,6 +28,8 @@ class RuntimeSettings:
     model_id: str | None
     """None: MODEL_DIR names a folder of one's own, which is served as it is."""
     model_dir: Path
+    draft_dir: Path | None
+    """The draft model's folder for speculative decoding, where one is named."""
     gateway_port: int
     triton_grpc_port: int
     triton_metrics_port: int
@@ -36,10 +38,21 @@ class RuntimeSettings:
     triton_metrics_address: str
     triton_server_dir: Path | None
     """Set: the folder with ``bin/tritonserver`` and ``backends``; nothing else is looked at."""
+    gateway_python: Path | None
+    """The interpreter of gateway and watchdog, where they have an environment of their own; None: the launcher's."""
     triton_runtime_dir: Path
     """Where the embedded Triton is assembled."""
     use_vllm: UseVllm
     shutdown_grace_s: float
+    watchdog_interval_s: float
+    """Between two looks at a model that answers; 0: there is no watchdog."""
+    watchdog_probe_s: float
+    """How long one token may take before the model is asked what it does."""
+    watchdog_stall_s: float
+    """How long no engine may make a step while a probe waits."""
+    triton_max_restarts: int
+    """As many ends of Triton are put up with within the window; one more, and the service is given up."""
+    triton_restart_window_s: float
     web_page: bool
     """Whether supervisord starts the web page too; it reads the next two itself."""
     web_page_address: str
@@ -58,15 +71,22 @@ class RuntimeSettings:
             root=root,
             model_id=model_id,
             model_dir=model_dir,
+            draft_dir=_draft_dir(environ, root),
             gateway_port=_port(environ, "GATEWAY_PORT", 8000),
             triton_grpc_port=_port(environ, "TRITON_GRPC_PORT", 8001),
             triton_metrics_port=_port(environ, "TRITON_METRICS_PORT", 8002),
             triton_grpc_address=_text(environ, "TRITON_GRPC_ADDRESS"),
             triton_metrics_address=_text(environ, "TRITON_METRICS_ADDRESS") or LOOPBACK,
             triton_server_dir=Path(server_dir).absolute() if server_dir else None,
+            gateway_python=gateway_python(environ),
             triton_runtime_dir=Path(_text(environ, "TRITON_RUNTIME_DIR") or root / ".triton").absolute(),
             use_vllm=_use_vllm(environ),
             shutdown_grace_s=_seconds(environ, "SHUTDOWN_GRACE_S", 30.0),
+            watchdog_interval_s=_seconds(environ, "WATCHDOG_INTERVAL_S", 5.0),
+            watchdog_probe_s=_seconds(environ, "WATCHDOG_PROBE_S", 30.0, zero=False),
+            watchdog_stall_s=_seconds(environ, "WATCHDOG_STALL_S", 120.0, zero=False),
+            triton_max_restarts=_count(environ, "TRITON_MAX_RESTARTS", 5),
+            triton_restart_window_s=_seconds(environ, "TRITON_RESTART_WINDOW_S", 1800.0, zero=False),
             web_page=_flag(environ, "WEBUI"),
             web_page_address=_text(environ, "WEBUI_ADDRESS") or LOOPBACK,
             web_page_port=_port(environ, "WEBUI_PORT", 7860),
@@ -79,11 +99,28 @@ class RuntimeSettings:
 
     def model_variables(self) -> dict[str, str]:
         """What the programs are told about the model: always a folder, and its id where it has one."""
-        return {"MODEL_DIR": str(self.model_dir), **({"MODEL_ID": self.model_id} if self.model_id else {})}
+        variables = {"MODEL_DIR": str(self.model_dir)}
+        if self.model_id:
+            variables["MODEL_ID"] = self.model_id
+        if self.draft_dir:
+            variables["SPEC_DRAFT_MODEL_DIR"] = str(self.draft_dir)
+        return variables
 
     def grpc_address(self, embedded: bool) -> str:
         """Where Triton's gRPC listens: an embedded Triton has known holes, so nobody outside may talk to it unasked."""
         return self.triton_grpc_address or (LOOPBACK if embedded else ANY_ADDRESS)
+
+    @property
+    def grpc_target(self) -> tuple[str, int]:
+        """Where this machine reaches Triton's gRPC, whichever Triton it is."""
+        host = self.triton_grpc_address or LOOPBACK
+        return (LOOPBACK if host == ANY_ADDRESS else host), self.triton_grpc_port
+
+
+def gateway_python(environ: Mapping[str, str]) -> Path | None:
+    """The interpreter of GATEWAY_PYTHON, or None. Not resolved: a virtual environment's is a link to another."""
+    named = _text(environ, "GATEWAY_PYTHON")
+    return Path(named).expanduser().absolute() if named else None
 
 
 def _text(environ: Mapping[str, str], name: str) -> str | None:
@@ -98,6 +135,13 @@ def _model(environ: Mapping[str, str], root: Path) -> tuple[str | None, Path]:
     return model_id, default_model_dir(model_id, root).absolute()
 
 
+def _draft_dir(environ: Mapping[str, str], root: Path) -> Path | None:
+    model_id, folder = _text(environ, "SPEC_DRAFT_MODEL_ID"), _text(environ, "SPEC_DRAFT_MODEL_DIR")
+    if folder:
+        return Path(folder).expanduser().absolute()
+    return default_model_dir(model_id, root).absolute() if model_id else None
+
+
 def _port(environ: Mapping[str, str], name: str, default: int) -> int:
     text = _text(environ, name)
     if text is None:
@@ -107,7 +151,7 @@ def _port(environ: Mapping[str, str], name: str, default: int) -> int:
     return int(text)
 
 
-def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+def _seconds(environ: Mapping[str, str], name: str, default: float, zero: bool = True) -> float:
     text = _text(environ, name)
     if text is None:
         return default
@@ -115,9 +159,18 @@ def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
         seconds = float(text)
     except ValueError:
         seconds = -1.0
-    if not 0 <= seconds <= 3600:  # also refuses nan
-        raise BadSetting(name, text, "seconds, 0 to 3600")
+    if not 0 <= seconds <= 3600 or (seconds == 0 and not zero):  # also refuses nan
+        raise BadSetting(name, text, "seconds, 0 to 3600" if zero else "seconds, above 0, up to 3600")
     return seconds
+
+
+def _count(environ: Mapping[str, str], name: str, default: int) -> int:
+    text = _text(environ, name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and int(text) <= 1_000_000):
+        raise BadSetting(name, text, "a whole number, 0 to 1000000")
+    return int(text)
 
 
 def _flag(environ: Mapping[str, str], name: str) -> bool:

@@ -6,13 +6,14 @@ import math
 import os
 import secrets
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
 
 from runtime.devices import gpu_present
 from runtime.interpreter import Interpreter
-from runtime.processes import end_with_parent
+from runtime.processes import end_strays, end_with_parent
 from runtime.settings import RuntimeSettings
 from runtime.triton_runtime import TritonRuntime, obtain
 
@@ -87,6 +88,14 @@ def remove_shared_memory(run_id: str, folder: Path = SHM_DIR) -> None:
         region.unlink(missing_ok=True)
 
 
+def end_predecessor(run_id: str) -> None:
+    """End what a killed Triton of this run has left: its engines hold the memory that the next ones need."""
+    left = end_strays(f"{RUN_ID_VARIABLE}={run_id}".encode(), supervisord=os.getppid())
+    if left:
+        print(f"these processes of the last Triton could not be ended: {left}", file=sys.stderr, flush=True)
+    remove_shared_memory(run_id)
+
+
 def run_triton(environ: Mapping[str, str]) -> NoReturn:
     """Become tritonserver, which stops when supervisord is gone.
 
@@ -97,7 +106,7 @@ def run_triton(environ: Mapping[str, str]) -> NoReturn:
     python = Interpreter.running()
     runtime = obtain(settings, environ, python)
     run_id = environ.get(RUN_ID_VARIABLE) or secrets.token_hex(4)
-    remove_shared_memory(run_id)
+    end_predecessor(run_id)
     arguments = triton_arguments(settings, runtime, run_id)
     end_with_parent(signal.SIGTERM)
     os.execve(runtime.server, arguments, triton_environment(environ, settings, runtime, python))

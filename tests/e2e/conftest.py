@@ -20,13 +20,17 @@ class Stacks:
         self._name = ""
         self._stack: Stack | None = None
 
-    def get(self, name: str, settings: Mapping[str, str]) -> Stack:
-        """The running service of that name, started if it is not the current one."""
+    def get(self, name: str, settings: Mapping[str, str], root: Path = ROOT) -> Stack:
+        """The running service of that name, started if it is not the current one; ``root`` is the project's folder."""
         if self._name != name or self._stack is None or self._stack.process.poll() is not None:
             self.stop()
-            self._stack = Stack.start(settings, self._logs / f"{name}.log")
+            self._stack = Stack.start(settings, self._logs / f"{name}.log", root=root)
             self._name = name
         return self._stack
+
+    def forget(self) -> None:
+        """The current service is the test's own from here on; the next one is started anew."""
+        self._stack = None
 
     def stop(self) -> None:
         stack, self._stack = self._stack, None
@@ -62,7 +66,7 @@ def course_qa(stacks: Stacks, course_qa_model: Path) -> Stack:
     return stacks.get("course-qa", {"MODEL_DIR": str(course_qa_model)})
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def default_model(request: pytest.FixtureRequest, shared_dir: Path | None) -> Path:
     """A model for tests that need any: the course's, else the bundled one."""
     folder: Path = request.getfixturevalue("course_qa_model" if shared_dir else "bundled_model")

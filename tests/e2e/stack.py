@@ -53,10 +53,10 @@ class Stack:
     client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=300))
 
     @staticmethod
-    def launch(settings: Mapping[str, str], log: Path, python: str = sys.executable) -> Stack:
-        """Start the launcher without waiting for anything.
+    def launch(settings: Mapping[str, str], log: Path, *, root: Path = ROOT, python: str = sys.executable) -> Stack:
+        """Start the launcher without waiting for anything. ``settings`` are the service's variables, all of them.
 
-        ``settings`` are the service's variables, all of them; ``python`` is the interpreter of its environment.
+        ``root`` is the project's folder, or a copy of it; ``python`` is the interpreter of its environment.
         """
         ports = Ports.free()
         environ = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
@@ -69,7 +69,7 @@ class Stack:
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [python, "-m", "runtime", "serve"],
-                cwd=ROOT,
+                cwd=root,
                 env=environ,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -79,9 +79,9 @@ class Stack:
         return Stack(process, ports, log)
 
     @staticmethod
-    def start(settings: Mapping[str, str], log: Path, python: str = sys.executable) -> Stack:
+    def start(settings: Mapping[str, str], log: Path, *, root: Path = ROOT, python: str = sys.executable) -> Stack:
         """Start the service and wait until it is ready."""
-        stack = Stack.launch(settings, log, python)
+        stack = Stack.launch(settings, log, root=root, python=python)
         try:
             stack.wait_ready()
         except BaseException:

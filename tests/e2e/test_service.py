@@ -135,6 +135,20 @@ def test_a_client_that_goes_away_frees_the_engine(stack: Stack, prompts: list[st
     assert time.monotonic() - left_at < 2.5  # 2 s, and the time that asking takes
 
 
+def test_a_client_that_goes_away_leaves_those_beside_it_alone(stack: Stack) -> None:
+    """Prompts that came at the same moment may share a request; leaving ends one's own only."""
+    options = {"max_new_tokens": 400, "ignore_eos": True, "system_prompt": "s"}
+    with ThreadPoolExecutor(3) as clients:
+        staying = [clients.submit(stack.predict, f"{n}?", **options) for n in range(2)]
+        leaving = clients.submit(httpx.post, f"{stack.url}/predict", json={"prompt": "x", **options}, timeout=0.5)
+        with pytest.raises(httpx.ReadTimeout):
+            leaving.result()
+        left_at = time.monotonic()
+        stack.wait_for(lambda: requests_in_engines(stack.grpc_address) <= 2, 20, "free of the one")
+        assert time.monotonic() - left_at < 2.5  # 2 s, and the time that asking takes
+        assert all(isinstance(done.result(), str) for done in staying)
+
+
 def test_health_stays_quick_while_ten_thousand_prompts_come_in(stack: Stack) -> None:
     """A full batch is answered in order and whole; the health check meanwhile answers quickly."""
     waits: list[float] = []

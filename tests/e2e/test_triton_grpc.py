@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import time
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
-from tritonclient.utils import InferenceServerException
 
 from tests.e2e.stack import Stack
-from tests.e2e.triton_client import flag, infer, requests_in_engines, strings
+from tests.e2e.triton_client import flag, infer, strings
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(400)]
 
 CHAT = json.dumps([{"role": "user", "content": "什么是数据并行性？"}], ensure_ascii=False)
 GREEDY = json.dumps({"max_tokens": 16, "temperature": 0})
-LONG = json.dumps({"max_tokens": 1000, "temperature": 0, "ignore_eos": True})
 
 
 def test_one_chat_in_one_text_out(stack: Stack) -> None:
@@ -214,32 +210,47 @@ async def test_aio_client_streams(stack: Stack) -> None:
     assert "".join(texts) == expected.joined()
 
 
-@pytest.mark.parametrize("rows, streamed", [(1, False), (1, True), (8, False)])
-def test_cancelled_requests_leave_the_engine(stack: Stack, rows: int, streamed: bool) -> None:
-    with triton.InferenceServerClient(stack.grpc_address) as client:
-        ended: list[InferenceServerException | None] = []
-        client.start_stream(lambda result, error: ended.append(error))
-        inputs = [strings("messages", [CHAT] * rows), strings("sampling_parameters", [LONG]), flag("stream", streamed)]
-        client.async_stream_infer("llm", inputs)
-        stack.wait_for(lambda: requests_in_engines(stack.grpc_address) == rows, 20, "generating")
-        cancelled_at = time.monotonic()
-        client.stop_stream(cancel_requests=True)
-    stack.wait_for(lambda: requests_in_engines(stack.grpc_address) == 0, 20, "free again")
-    assert time.monotonic() - cancelled_at < 2.0
+@pytest.mark.parametrize("streamed", [False, True])
+def test_all_outputs_of_all_samples(stack: Stack, streamed: bool) -> None:
+    """Two prompts of two samples, one with log probabilities and one without."""
+    sampling = [json.dumps({"max_tokens": 4, "n": 2, "seed": 3, "ignore_eos": True, "logprobs": k}) for k in (2, None)]
+    answer = infer(
+        stack.grpc_address,
+        [
+            *(strings("messages", [CHAT] * 2), strings("sampling_parameters", sampling), flag("stream", streamed)),
+            *(flag(f"return_{name}", True) for name in ("finish_reason", "cumulative_logprob", "logprobs")),
+            *(flag(f"return_{name}", True) for name in ("num_input_tokens", "num_output_tokens", "token_ids")),
+        ],
+    )
+    assert answer.error is None, answer.message
+    ids: dict[int, list[int]] = {}
+    probabilities: dict[int, list[Any]] = {}
+    for response in answer.responses:
+        for place, index in enumerate(response["index"]):
+            new = json.loads(response["token_ids"][place])
+            assert response["num_output_tokens"][place] == len(new)
+            ids.setdefault(index, []).extend(new)
+            probabilities.setdefault(index, []).extend(json.loads(response["logprobs"][place]) or [])
+    assert {index: len(found) for index, found in ids.items()} == dict.fromkeys(range(4), 4)
+    assert [len(probabilities[index]) for index in range(4)] == [4, 4, 0, 0]
+    for index in (0, 1):
+        for token_id, position in zip(ids[index], probabilities[index], strict=True):
+            assert 2 <= len(position) <= 3
+            assert position[str(token_id)]["logprob"] <= 0
+    assert answer.joined(0) != ""
 
 
-def test_a_deadline_ends_the_generation(stack: Stack) -> None:
-    async def ask() -> None:
-        async def requests() -> AsyncIterator[dict[str, Any]]:
-            inputs = [strings("messages", [CHAT]), strings("sampling_parameters", [LONG])]
-            yield {"model_name": "llm", "inputs": inputs}
-
-        async with triton_aio.InferenceServerClient(stack.grpc_address) as client:
-            with pytest.raises(grpc.aio.AioRpcError, match="DEADLINE_EXCEEDED"):
-                async for _ in client.stream_infer(requests(), stream_timeout=0.5):
-                    pass
-
-    asyncio.run(ask())
-    ended_at = time.monotonic()
-    stack.wait_for(lambda: requests_in_engines(stack.grpc_address) == 0, 20, "free again")
-    assert time.monotonic() - ended_at < 2.0
+@pytest.mark.parametrize(
+    "structure, pattern",
+    [
+        ({"regex": "[0-9]{3}"}, r"[0-9]{3}"),
+        ({"choice": ["warp", "block"]}, "warp|block"),
+        ({"json": {"type": "string", "enum": ["grid", "thread"]}}, '"grid"|"thread"'),
+    ],
+    ids=["regex", "choice", "json"],
+)
+def test_structured_outputs_through_sampling_parameters(stack: Stack, structure: dict[str, Any], pattern: str) -> None:
+    sampling = json.dumps({"max_tokens": 64, "temperature": 0, "structured_outputs": structure})
+    answer = infer(stack.grpc_address, [strings("messages", [CHAT]), strings("sampling_parameters", [sampling])])
+    assert answer.error is None, answer.message
+    assert re.fullmatch(pattern, answer.joined()), answer.joined()

@@ -58,13 +58,14 @@ def infer(
     inputs: Sequence[triton.InferInput],
     parameters: dict[str, Any] | None = None,
     headers: dict[str, str] | None = None,
+    model: str = "llm",
 ) -> Answer:
     """Send one request on a stream of its own and collect its answer up to the final response or the error."""
     came: queue.Queue[tuple[Any, InferenceServerException | None]] = queue.Queue()
     answer = Answer()
     with triton.InferenceServerClient(address) as client:
         client.start_stream(lambda result, error: came.put((result, error)), headers=headers)
-        client.async_stream_infer("llm", list(inputs), parameters=parameters, enable_empty_final_response=True)
+        client.async_stream_infer(model, list(inputs), parameters=parameters, enable_empty_final_response=True)
         while not answer.final and answer.error is None:
             result, error = came.get(timeout=TIMEOUT_S)
             if error is not None:
@@ -77,8 +78,13 @@ def infer(
     return answer
 
 
+def model_info(address: str, model: str = "llm") -> dict[str, Any]:
+    """The model's own word about itself."""
+    answer = infer(address, [], parameters={"info": True}, model=model)
+    info: dict[str, Any] = json.loads(answer.responses[0]["text_output"][0])
+    return info
+
+
 def requests_in_engines(address: str) -> int:
-    """Requests running or waiting in the engines, by the model's own word."""
-    answer = infer(address, [], parameters={"info": True})
-    engines = json.loads(answer.responses[0]["text_output"][0])["engines"]
-    return sum(engine["running"] + engine["waiting"] for engine in engines)
+    """Requests running or waiting in the engines."""
+    return sum(engine["running"] + engine["waiting"] for engine in model_info(address)["engines"])

@@ -56,6 +56,8 @@ class Call:
     partial: bool
     metadata: dict[str, str]
     time_remaining_s: float
+    row_key: str = ""
+    cancelled_rows: list[int] = field(default_factory=list)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     was_cancelled: bool = False
 
@@ -138,6 +140,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.probe: Behaviour = echo
         self.info: dict[str, Any] = {"model": "fake", "backend": "echo", "engines": []}
         self.answers_info = True
+        self.refuses_info = False
         self.info_requests = 0
         self._server: Any = None
         self._new_call = asyncio.Condition()
@@ -160,15 +163,34 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
             await self._server.stop(grace=None)
             self._server = None
 
+    @property
+    def rows(self) -> int:
+        """How many prompts have arrived in all."""
+        return sum(len(call.messages) for call in self.calls)
+
     async def wait_for_calls(self, count: int, timeout_s: float = 10.0) -> None:
         """Wait until ``count`` generation requests have arrived in all."""
+        await self._wait_until(lambda: len(self.calls) >= count, timeout_s)
+
+    async def wait_for_rows(self, count: int, timeout_s: float = 10.0) -> None:
+        """Wait until ``count`` prompts have arrived in all."""
+        await self._wait_until(lambda: self.rows >= count, timeout_s)
+
+    async def _wait_until(self, holds: Callable[[], bool], timeout_s: float) -> None:
         async with self._new_call:
-            await asyncio.wait_for(self._new_call.wait_for(lambda: len(self.calls) >= count), timeout_s)
+            await asyncio.wait_for(self._new_call.wait_for(holds), timeout_s)
 
     async def ModelStreamInfer(self, request_iterator: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         async for request in request_iterator:
             if request.parameters["info"].bool_param:
+                if self.refuses_info:
+                    yield service_pb2.ModelStreamInferResponse(error_message="Stub process 'llm_0_0' is not healthy.")
+                    continue
                 yield await self._answer_info()
+                continue
+            if "cancel_rows" in request.parameters:
+                self._cancel_rows(request)
+                yield _message(_encode([Row(0, "{}")], with_errors=False))
                 continue
             call = _read_call(request, context)
             behaviour = await self._note(call)
@@ -184,6 +206,12 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
                 raise
             finally:
                 call.ended.set()
+
+    def _cancel_rows(self, request: Any) -> None:
+        rows = [int(row) for row in request.parameters["cancel_rows"].string_param.split(",")]
+        for call in self.calls:
+            if call.row_key == request.parameters["row_key"].string_param:
+                call.cancelled_rows += rows
 
     async def _answer_info(self) -> Any:
         self.info_requests += 1
@@ -210,6 +238,7 @@ def _read_call(request: Any, context: Any) -> Call:
         partial=raw.get("partial", b"\0") == b"\x01",
         metadata=dict(context.invocation_metadata()),
         time_remaining_s=context.time_remaining() or 0.0,
+        row_key=request.parameters["row_key"].string_param,
     )
 
 

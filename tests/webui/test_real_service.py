@@ -44,7 +44,7 @@ def service(shared_dir: Path | None, tmp_path_factory: pytest.TempPathFactory) -
     model = str(shared_dir / "models" / "course-qa") if shared_dir else bundled_model()
     port = str(Ports.free().gateway)
     settings = {"MODEL_DIR": model, "WEBUI": "1", "WEBUI_PORT": port, "ADMIN_TOKEN": TOKEN}
-    stack = Stack.start(settings, tmp_path_factory.mktemp("service") / "log", SERVICE_PYTHON)
+    stack = Stack.start(settings, tmp_path_factory.mktemp("service") / "log", python=SERVICE_PYTHON)
     url = f"http://127.0.0.1:{port}/"
     try:
         stack.wait_for(lambda: is_served(url), 120, "serving its page")

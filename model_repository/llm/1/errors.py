@@ -3,8 +3,10 @@
     ModelError                 what a caller may be told; carries a Triton error code
     ├── InvalidArgument        the request is at fault (INVALID_ARG)
     ├── EngineUnavailable      no engine can take the request now (UNAVAILABLE)
+    │   └── EngineDied         the engine died with this request in hand; another may take it
     └── GenerationFailed       an engine failed on this request (INTERNAL)
     StartupError               the model cannot be served; the text is one line for the operator
+    └── EngineRefused          this backend cannot serve the model on this machine; another may
 
 Every message sent to a client begins with the code's name, because Triton drops the code of an error on a
 stream unless the client sent the metadata ``triton_grpc_error: true``.
@@ -45,6 +47,10 @@ class EngineUnavailable(ModelError):
     code = "UNAVAILABLE"
 
 
+class EngineDied(EngineUnavailable):
+    """The engine died with this request in hand."""
+
+
 class GenerationFailed(ModelError):
     """The engine failed on this request."""
 
@@ -53,3 +59,7 @@ class GenerationFailed(ModelError):
 
 class StartupError(Exception):
     """The model cannot be served: bad setting, broken model folder, too little memory."""
+
+
+class EngineRefused(StartupError):
+    """The backend's software is missing, broken, or does not fit the model or the machine."""

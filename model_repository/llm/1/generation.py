@@ -7,9 +7,11 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 
+from .adapters import Adapters
 from .engines.base import GenerationRequest, Sample
 from .engines.pool import EnginePool
 from .errors import GenerationFailed, InvalidArgument, ModelError
@@ -37,10 +39,12 @@ class FinishedPrompt:
 class Generator:
     """Turns calls into rows, on the event loop of the engine pool."""
 
-    def __init__(self, pool: EnginePool, tokenization: Tokenization, max_model_len: int) -> None:
+    def __init__(
+        self, pool: EnginePool, tokenization: Tokenization, max_model_len: int, adapters: Adapters | None = None
+    ) -> None:
         self._pool = pool
         self._tokenization = tokenization
-        self._prompts = PromptBuilder(tokenization, max_model_len)
+        self._prompts = PromptBuilder(tokenization, max_model_len, adapters or Adapters())
 
     async def run(self, call: InferenceCall) -> AsyncGenerator[list[Row], None]:
         """Yield the rows of a call: all at once, in groups as they finish (``partial``), or as tokens come.
@@ -71,10 +75,17 @@ class Generator:
             finally:
                 progress.set()
 
+        def note_cancelled(position: int, task: asyncio.Task[None]) -> None:
+            if task.cancelled() and call.row_tasks.was_cancelled(position):
+                finished.append(FinishedPrompt(position, None, error=GenerationFailed("the row was cancelled")))
+                progress.set()
+
         tasks: list[asyncio.Task[None]] = []
         try:
             async for position, item in _in_slices(prompts):
                 tasks.append(asyncio.create_task(finish(position, item)))
+                tasks[-1].add_done_callback(partial(note_cancelled, position))
+                call.row_tasks.add(position, tasks[-1])
             if not call.partial:
                 await asyncio.gather(*tasks)
                 yield self._rows(call, sorted(finished, key=lambda done: done.position), n)
@@ -83,7 +94,7 @@ class Generator:
             while remaining:
                 await progress.wait()
                 if remaining > len(finished):
-                    await asyncio.sleep(_PARTIAL_INTERVAL_S)
+                    await asyncio.sleep(0 if call.holds_singles else _PARTIAL_INTERVAL_S)
                 if not finished and all(task.done() for task in tasks):
                     raise GenerationFailed("the engine gave up on the request")
                 group, finished[:] = list(finished), []
@@ -108,7 +119,8 @@ class Generator:
         params = prompt.params
         if params.n > 1 and params.temperature == 0:  # vLLM refuses it; greedy samples are all the same
             params = msgspec.structs.replace(params, n=1)
-        return GenerationRequest(self._pool.next_request_id(), prompt.token_ids, params, detokenize, priority)
+        request_id = self._pool.next_request_id()
+        return GenerationRequest(request_id, prompt.token_ids, params, detokenize, priority, prompt.adapter)
 
     def _rows(self, call: InferenceCall, finished: Sequence[FinishedPrompt], n: int) -> list[Row]:
         """Make output rows of finished prompts, decoding all their token ids in one batch call."""
@@ -143,7 +155,7 @@ class Generator:
     async def _stream_all(
         self, call: InferenceCall, prompts: Sequence[Prompt | ModelError], n: int
     ) -> AsyncGenerator[list[Row], None]:
-        """Yield pieces of all prompts, whichever come first."""
+        """Yield pieces of all prompts as they come, those of one moment together."""
         pieces: asyncio.Queue[list[Row] | None] = asyncio.Queue()
 
         async def pump(position: int, item: Prompt | ModelError) -> None:
@@ -162,10 +174,9 @@ class Generator:
                 tasks.append(asyncio.create_task(pump(position, item)))
             remaining = len(tasks)
             while remaining:
-                rows = await pieces.get()
-                if rows is None:
-                    remaining -= 1
-                else:
+                group, ended = await _ready_pieces(pieces)
+                remaining -= ended
+                for rows in group:
                     yield rows
         finally:
             for task in tasks:
@@ -219,7 +230,32 @@ def _common_n(call: InferenceCall) -> int:
 
 
 def _priority(call: InferenceCall) -> int:
-    return SINGLE if len(call.inputs) == 1 else BATCH
+    return SINGLE if call.holds_singles else BATCH
+
+
+async def _ready_pieces(pieces: asyncio.Queue[list[Row] | None]) -> tuple[list[list[Row]], int]:
+    """Wait for a piece and take all that are there by then; also how many prompts have ended.
+
+    Pieces of one moment make one response, each row once: a response for every row and step would keep all others
+    waiting for the thread that sends them. Errors come in a response of their own, as they may end the request.
+    """
+    merged: dict[int, Row] = {}
+    errors: list[Row] = []
+    ended = 0
+    rows = await pieces.get()
+    while True:
+        if rows is None:
+            ended += 1
+        for row in rows or ():
+            if row.error is not None:
+                errors.append(row)
+            elif row.index in merged:
+                merged[row.index].append(row)
+            else:
+                merged[row.index] = row
+        if pieces.empty():
+            return [group for group in (list(merged.values()), errors) if group], ended
+        rows = pieces.get_nowait()
 
 
 async def _in_slices(items: Sequence[Prompt | ModelError]) -> AsyncIterator[tuple[int, Prompt | ModelError]]:

@@ -29,6 +29,7 @@ _SHOWN_SETTINGS = (
     "max_num_batched_tokens",
     "enforce_eager",
     "engines_per_gpu",
+    "engine_hang_s",
     "tensor_parallel_size",
     "trust_remote_code",
 )
@@ -44,6 +45,8 @@ def model_info(settings: ModelSettings, backend: Backend) -> dict[str, Any]:
         "dtype": backend.pool.dtype,
         "max_model_len": backend.max_model_len,
         "opens_think": backend.tokenization.opens_think,
+        "notes": list(dict.fromkeys(note for status in backend.pool.status() for note in status.notes)),
+        "adapters": [name for name, _ in settings.lora_modules],
         "engines": [dataclasses.asdict(status) for status in backend.pool.status()],
         "versions": {"python": platform.python_version(), backend.name: backend.version} | _package_versions(),
         "settings": {name: getattr(settings, name) for name in _SHOWN_SETTINGS},

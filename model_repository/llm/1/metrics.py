@@ -82,7 +82,7 @@ class MetricsPublisher:
                 self._families[name] = family
             self._metrics[key] = family.Metric(labels={**self._labels, **dict(labels)})
         before = self._published.get(key, 0.0)
-        if value == before:
+        if value == before or (value < before and not gauge):  # a counter never goes back
             return
         if gauge:
             self._metrics[key].set(value)

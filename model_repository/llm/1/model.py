@@ -15,6 +15,7 @@ import triton_python_backend_utils as pb_utils
 
 from .errors import StartupError
 from .logs import configure, logger
+from .own_variables import apply_parameters
 from .service import ModelService
 from .settings import ModelSettings, SettingsError
 
@@ -25,6 +26,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Load the model; return when it has answered its warm-up. Raises ``TritonModelException`` with the cause."""
         try:
+            apply_parameters(args.get("model_config", "{}"), os.environ)
             settings = ModelSettings.from_env(os.environ)
             configure(settings.log_level, settings.log_format)
             labels = {"model": args["model_name"], "version": args["model_version"]}

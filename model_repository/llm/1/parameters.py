@@ -6,6 +6,7 @@ booleans may also come as strings (``{"temperature": "0.1"}``), as clients of NV
 
 from __future__ import annotations
 
+import contextlib
 from functools import lru_cache
 from typing import Annotated, Any
 
@@ -61,6 +62,7 @@ class SamplingParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     allowed_token_ids: Annotated[tuple[NonNegative, ...], Meta(min_length=1)] | None = None
     bad_words: tuple[Text, ...] | None = None
     structured_outputs: StructuredOutputs | None = None
+    lora_name: Text | None = None
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
@@ -71,6 +73,7 @@ class SamplingParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True
 
 
 DEFAULT = SamplingParameters()
+_NESTED = {"logit_bias", "structured_outputs", "stop_token_ids", "allowed_token_ids", "bad_words"}
 _FIELDS = {field.name for field in msgspec.structs.fields(SamplingParameters)}
 
 
@@ -107,13 +110,21 @@ def from_mapping(fields: Any, source: str) -> SamplingParameters:
             raise InvalidArgument(
                 f"{source}: unknown or internal parameter {name[:80]!r}; allowed are {', '.join(sorted(_FIELDS))}"
             )
-    present = {name: value for name, value in fields.items() if value is not None}
+    present = {name: _unpacked(name, value) for name, value in fields.items() if value is not None}
     try:
         params = msgspec.convert(_hashable(present), SamplingParameters, strict=False)
     except (msgspec.ValidationError, RecursionError) as exc:
         raise InvalidArgument(f"{source}: {_explain(exc, present)}") from exc
     _check_structured_outputs(params.structured_outputs, source)
     return params
+
+
+def _unpacked(name: str, value: Any) -> Any:
+    """Objects and lists may come as JSON texts: Triton's request parameters have no such values."""
+    if name in _NESTED and isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        with contextlib.suppress(msgspec.DecodeError):
+            return msgspec.json.decode(value)
+    return value
 
 
 def _hashable(fields: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from .adapters import Adapter, Adapters
 from .errors import InvalidArgument, ModelError
 from .parameters import SamplingParameters, decode_json
 from .rows import InferenceCall
@@ -25,18 +26,20 @@ Encoded = tuple[str, list[int]]  # a prompt's text and its token ids
 
 @dataclass(frozen=True)
 class Prompt:
-    """One input made ready: its text as the model sees it, its token ids, its parameters."""
+    """One input made ready: its text as the model sees it, its token ids, its parameters, its LoRA adapter."""
 
     text: str
     token_ids: list[int]
     params: SamplingParameters
+    adapter: Adapter | None = None
 
 
 class PromptBuilder:
     """Makes prompts of a call's inputs. ``max_model_len`` counts prompt plus completion, in tokens."""
 
-    def __init__(self, tokenization: Tokenization, max_model_len: int) -> None:
+    def __init__(self, tokenization: Tokenization, max_model_len: int, adapters: Adapters) -> None:
         self._tokenization = tokenization
+        self._adapters = adapters
         self._max_prompt_len = max_model_len - 1  # one token at least must fit behind the prompt
         self._with_stop_ids = lru_cache(maxsize=4096)(self._resolve_stops)
 
@@ -83,7 +86,11 @@ class PromptBuilder:
             return params
         if not 0 < len(token_ids) <= self._max_prompt_len:
             return InvalidArgument(f"the prompt has {len(token_ids)} tokens; allowed are 1 to {self._max_prompt_len}")
-        return Prompt(text, token_ids, params if params.stop is None else self._with_stop_ids(params))
+        try:
+            adapter = self._adapters.find(params.lora_name)
+        except InvalidArgument as exc:
+            return exc.detached()
+        return Prompt(text, token_ids, params if params.stop is None else self._with_stop_ids(params), adapter)
 
     def _resolve_stops(self, params: SamplingParameters) -> SamplingParameters:
         """Replace stop strings that are single special tokens by their ids, which need no text to be compared."""

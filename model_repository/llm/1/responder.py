@@ -6,9 +6,9 @@ Neither may run on the event loop, where they would delay every other request's 
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +30,7 @@ class ResponseStream:
     """One request's way back to its caller: any number of responses, then one end."""
 
     def __init__(self, sender: Any, outbox: Outbox) -> None:
+        self.urgent = False  # set before the first response: all of them go before others that wait
         self._sender = sender
         self._outbox = outbox
         self._closed = False
@@ -42,7 +43,7 @@ class ResponseStream:
     def send(self, build: BuildResponse) -> None:
         """Queue a response; ``build`` makes its tensors on the sending thread."""
         if not self._closed:
-            self._outbox.put(lambda: self._send(build))
+            self._outbox.put(lambda: self._send(build), urgent=self.urgent)
 
     def fail(self, build: BuildResponse) -> None:
         """Queue an error as the final response.
@@ -59,7 +60,7 @@ class ResponseStream:
     def _finish(self, send_final: Send) -> None:
         if not self._closed:
             self._closed = True
-            self._outbox.put(lambda: self._end(send_final))
+            self._outbox.put(lambda: self._end(send_final), urgent=self.urgent)
 
     def _send(self, build: BuildResponse) -> None:
         try:
@@ -88,24 +89,32 @@ class ResponseStream:
 
 
 class Outbox:
-    """A thread that sends queued responses in order."""
+    """A thread that sends queued responses in order, urgent ones first."""
 
     def __init__(self) -> None:
-        self._queue: queue.SimpleQueue[Send | None] = queue.SimpleQueue()
+        self._urgent: deque[Send] = deque()
+        self._queue: deque[Send | None] = deque()
+        self._queued = threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, name="responses", daemon=True)
         self._thread.start()
 
-    def put(self, send: Send) -> None:
-        """Queue a call that sends something."""
-        self._queue.put(send)
+    def put(self, send: Send, *, urgent: bool = False) -> None:
+        """Queue a call that sends something; the order within each of the two kinds is kept."""
+        (self._urgent if urgent else self._queue).append(send)
+        self._queued.release()
 
     def stop(self) -> None:
         """Send what is queued, then end the thread."""
-        self._queue.put(None)
+        self._queue.append(None)
+        self._queued.release()
         self._thread.join(timeout=10)
 
+    def _next(self) -> Send | None:
+        self._queued.acquire()
+        return self._urgent.popleft() if self._urgent else self._queue.popleft()
+
     def _run(self) -> None:
-        while (send := self._queue.get()) is not None:
+        while (send := self._next()) is not None:
             try:
                 send()
             except Exception:  # one request's trouble must not end the thread that serves all

@@ -10,6 +10,7 @@ import msgspec
 from .engines.base import Sample
 from .errors import InvalidArgument, ModelError
 from .parameters import SamplingParameters
+from .row_tasks import RowTasks
 
 OUTPUT_FLAGS = (
     "return_finish_reason",
@@ -38,7 +39,8 @@ class InferenceCall:
     """One Triton request: N inputs with a parameter set (or what is wrong with it) for each.
 
     ``inputs`` are UTF-8 texts, or with ``is_chat`` JSON lists of messages, or with ``is_token_ids`` JSON lists of token
-    ids. ``echo_input`` puts the prompt's text before the completion. ``caller_id`` is for logs only.
+    ids. ``echo_input`` puts the prompt's text before the completion. ``caller_id`` is for logs only. ``row_key`` says
+    that the rows are single prompts of many callers, and is the name by which one of them can be ended.
     """
 
     caller_id: str
@@ -50,6 +52,13 @@ class InferenceCall:
     partial: bool = False
     echo_input: bool = False
     flags: OutputFlags = field(default_factory=OutputFlags)
+    row_key: str = ""
+    row_tasks: RowTasks = field(default_factory=RowTasks, compare=False)
+
+    @property
+    def holds_singles(self) -> bool:
+        """Whether each row is a request of its own: a call with one row, or one with a ``row_key``."""
+        return len(self.inputs) == 1 or bool(self.row_key)
 
     @property
     def reports_row_errors(self) -> bool:
@@ -84,6 +93,15 @@ class Row:
             cumulative_logprob=sample.cumulative_logprob or 0.0,
             logprobs=sample.logprobs,
         )
+
+    def append(self, piece: Row) -> None:
+        """Take over the next piece of the same completion."""
+        self.text += piece.text
+        self.token_ids = self.token_ids + piece.token_ids
+        self.finish_reason = piece.finish_reason
+        self.cumulative_logprob = piece.cumulative_logprob
+        if piece.logprobs is not None:
+            self.logprobs = [*(self.logprobs or ()), *piece.logprobs]
 
     @staticmethod
     def of_error(index: int, error: ModelError) -> Row:

@@ -10,13 +10,16 @@ from typing import Any
 import msgspec
 
 from . import tensors
-from .engines.selection import Backend, select_backend
+from .adapters import Adapters
+from .engines.selection import Backend, select_backend, start_backend
 from .errors import EngineUnavailable, GenerationFailed, ModelError
+from .event_loop import new_event_loop
 from .generation import Generator
 from .info import model_info
 from .logs import logger
 from .metrics import MetricsPublisher
 from .responder import CancellationWatcher, Outbox, ResponseStream
+from .row_tasks import OpenCalls, RowCancellation
 from .rows import InferenceCall, Row
 from .settings import ModelSettings
 from .warmup import warm_up
@@ -32,11 +35,12 @@ class ModelService:
         self._settings = settings
         self._labels = labels
         self._metrics: MetricsPublisher | None = None
-        self._loop = _new_event_loop()
+        self._loop = new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="event-loop", daemon=True)
         self._outbox = Outbox()
         self._cancellations = CancellationWatcher()
         self._calls: set[asyncio.Task[None]] = set()
+        self._open_calls = OpenCalls()
         self._backend: Backend | None = None
         self._generator: Generator | None = None
         self._stopping = False
@@ -53,7 +57,11 @@ class ModelService:
         stream = ResponseStream(request.get_response_sender(), self._outbox)
         try:
             if tensors.wants_info(request):
+                stream.urgent = True  # whether the model works must be told while it has a lot to send
                 self._loop.call_soon_threadsafe(self._answer_info, stream)
+                return
+            if (cancellation := tensors.read_cancellation(request)) is not None:
+                self._loop.call_soon_threadsafe(self._cancel_rows, cancellation, stream)
                 return
             call = tensors.read_call(request)
         except ModelError as exc:
@@ -78,10 +86,11 @@ class ModelService:
         self._thread.join(timeout=5)
 
     async def _start(self) -> Backend:
-        backend = select_backend(self._settings)
-        self._backend = backend
-        await backend.pool.start()
-        generator = Generator(backend.pool, backend.tokenization, backend.max_model_len)
+        # The engines' processes end with the thread that starts them, which this one outlives: it runs the loop.
+        self._backend = await start_backend(select_backend(self._settings))
+        self._backend = backend = self._backend.fitted()
+        adapters = Adapters.load(self._settings.lora_modules)
+        generator = Generator(backend.pool, backend.tokenization, backend.max_model_len, adapters)
         await warm_up(generator, self._settings)
         self._generator = generator
         return backend
@@ -113,8 +122,9 @@ class ModelService:
         assert self._generator is not None
         rows_of_call = self._generator.run(call)
         try:
-            async for rows in rows_of_call:
-                _send_rows(stream, rows, call)
+            with self._open_calls.entered(call.row_key, call.row_tasks):
+                async for rows in rows_of_call:
+                    _send_rows(stream, rows, call)
         except ModelError as exc:
             _fail(stream, exc)
         except asyncio.CancelledError:
@@ -127,6 +137,11 @@ class ModelService:
         finally:
             await rows_of_call.aclose()
             stream.close()
+
+    def _cancel_rows(self, cancellation: RowCancellation, stream: ResponseStream) -> None:
+        self._open_calls.cancel(cancellation)
+        stream.send(lambda: tensors.build_info(b"{}"))
+        stream.close()
 
     def _answer_info(self, stream: ResponseStream) -> None:
         assert self._backend is not None
@@ -147,13 +162,3 @@ def _send_rows(stream: ResponseStream, rows: list[Row], call: InferenceCall) -> 
 def _fail(stream: ResponseStream, error: ModelError) -> None:
     told = error.detached()
     stream.fail(lambda: tensors.build_error(told))
-
-
-def _new_event_loop() -> asyncio.AbstractEventLoop:
-    """uvloop where it is installed, as in vLLM's own server."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 Backend = Literal["auto", "true", "false", "echo"]
 Dtype = Literal["auto", "float16", "bfloat16", "float32"]
+SpeculationMethod = Literal["ngram", "draft_model", "suffix", "eagle3"]
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
@@ -26,6 +27,7 @@ _LOG_LEVELS = {name.lower(): name for name in ("DEBUG", "INFO", "WARNING", "ERRO
 _BACKENDS = {"auto": "auto", "echo": "echo"} | dict.fromkeys(_TRUE, "true") | dict.fromkeys(_FALSE, "false")
 _DEFAULT_MAX_MODEL_LEN = 8192  # cap on the model's own length while MAX_MODEL_LEN is unset
 _DEFAULT_MODEL_ID = "bundled:smollm2"
+_SPECULATION_METHODS = {name: name for name in ("ngram", "draft_model", "suffix", "eagle3")}
 
 # The gateway's default too (a test compares them): the warm-up fills the prefix cache with it.
 DEFAULT_SYSTEM_PROMPT = (
@@ -130,6 +132,38 @@ class WarmupSettings:
 
 
 @dataclass(frozen=True)
+class SpeculationSettings:
+    """How tokens are guessed ahead of the model, which then checks several in one step. Lengths in tokens."""
+
+    enabled: bool = False
+    method: SpeculationMethod = "ngram"
+    num_tokens: int = 6
+    ngram_lookup_max: int = 8
+    ngram_lookup_min: int = 1
+    draft_dir: str | None = None
+    draft_optional: bool = False
+    draft_max_model_len: int | None = None
+
+    @staticmethod
+    def from_env(env: Environment) -> SpeculationSettings:
+        lookup_max = env.integer("SPEC_NGRAM_LOOKUP_MAX", 8, 1, 1024) or 8
+        lookup_min = env.integer("SPEC_NGRAM_LOOKUP_MIN", 1, 1, 1024) or 1
+        enabled = env.flag("ENABLE_SPECULATIVE_DECODING", False)
+        if enabled and lookup_min > lookup_max:
+            raise SettingsError("SPEC_NGRAM_LOOKUP_MIN", str(lookup_min), f"at most SPEC_NGRAM_LOOKUP_MAX={lookup_max}")
+        return SpeculationSettings(
+            enabled=enabled,
+            method=env.choice("SPEC_METHOD", _SPECULATION_METHODS, "ngram"),  # type: ignore[arg-type]
+            num_tokens=env.integer("SPEC_NUM_SPECULATIVE_TOKENS", 6, 1, 64) or 6,
+            ngram_lookup_max=lookup_max,
+            ngram_lookup_min=lookup_min,
+            draft_dir=env.text("SPEC_DRAFT_MODEL_DIR"),
+            draft_optional=env.flag("SPEC_DRAFT_OPTIONAL", False),
+            draft_max_model_len=env.integer("SPEC_DRAFT_MAX_MODEL_LEN", None, 2),
+        )
+
+
+@dataclass(frozen=True)
 class ModelSettings:
     """Everything the model process is told. ``None`` leaves a choice to the engine."""
 
@@ -152,7 +186,10 @@ class ModelSettings:
     compilation_config: str | None = None
     enforce_eager: bool | None = None
     engine_args: tuple[tuple[str, Any], ...] = ()
+    lora_modules: tuple[tuple[str, str], ...] = ()
+    speculation: SpeculationSettings = SpeculationSettings()
     engines_per_gpu: int | None = None
+    engine_hang_s: float = 60.0
     tensor_parallel_size: int = 1
     trust_remote_code: bool = False
     log_level: str = "INFO"
@@ -187,7 +224,10 @@ class ModelSettings:
             compilation_config=compilation,
             enforce_eager=env.optional_flag("VLLM_ENFORCE_EAGER"),
             engine_args=tuple(env.json_object("VLLM_ENGINE_ARGS").items()),
+            lora_modules=_lora_modules(env),
+            speculation=SpeculationSettings.from_env(env),
             engines_per_gpu=_engines_per_gpu(env),
+            engine_hang_s=env.number("ENGINE_HANG_S", 60.0, 0.0, 86400.0) or 60.0,
             tensor_parallel_size=env.integer("TENSOR_PARALLEL_SIZE", 1, 1) or 1,
             trust_remote_code=env.flag("TRUST_REMOTE_CODE", False),
             log_level=env.choice("LOG_LEVEL", _LOG_LEVELS, "INFO"),
@@ -205,6 +245,13 @@ def served_name(env: Environment) -> str:
         return explicit
     source = env.text("MODEL_ID") or env.text("MODEL_DIR") or _DEFAULT_MODEL_ID
     return source.rstrip("/").replace(":", "/").rsplit("/", 1)[-1]
+
+
+def _lora_modules(env: Environment) -> tuple[tuple[str, str], ...]:
+    modules = env.json_object("LORA_MODULES")
+    if not all(name.strip() and isinstance(folder, str) and folder.strip() for name, folder in modules.items()):
+        raise SettingsError("LORA_MODULES", json.dumps(modules), "a JSON object: adapter's name to its folder")
+    return tuple(modules.items())
 
 
 def _engines_per_gpu(env: Environment) -> int | None:

@@ -15,16 +15,40 @@ import triton_python_backend_utils as pb_utils
 from . import parameters
 from .errors import InvalidArgument, ModelError
 from .parameters import SamplingParameters
+from .row_tasks import RowCancellation
 from .rows import OUTPUT_FLAGS, InferenceCall, OutputFlags, Row
 
 # Request parameters that steer the model itself; all others are sampling parameters.
 _INFO_PARAMETER = "info"
 _TOKEN_IDS_PARAMETER = "text_input_is_token_ids"
+_KEY_PARAMETER = "row_key"
+_CANCEL_PARAMETER = "cancel_rows"
+_OWN_PARAMETERS = (_INFO_PARAMETER, _TOKEN_IDS_PARAMETER, _KEY_PARAMETER, _CANCEL_PARAMETER)
+_MAX_KEY, _MAX_DIGITS = 128, 10
 
 
 def wants_info(request: Any) -> bool:
     """Whether the request asks for the model's status instead of a generation (request parameter ``info``)."""
     return bool(_request_parameters(request).get(_INFO_PARAMETER))
+
+
+def read_cancellation(request: Any) -> RowCancellation | None:
+    """The rows that a request wants to be ended (request parameters ``row_key``, ``cancel_rows``), if it does."""
+    fields = _request_parameters(request)
+    wished = fields.get(_CANCEL_PARAMETER)
+    if wished is None:
+        return None
+    items = str(wished).split(",")
+    if not all(item.isascii() and item.isdigit() and len(item) < _MAX_DIGITS for item in items):
+        raise InvalidArgument(f"'cancel_rows' has value {str(wished)[:40]!r}. Allowed are row numbers with commas")
+    return RowCancellation(_row_key(fields), [int(item) for item in items])
+
+
+def _row_key(fields: dict[str, Any]) -> str:
+    key = fields.get(_KEY_PARAMETER, "")
+    if not isinstance(key, str) or len(key) > _MAX_KEY:
+        raise InvalidArgument(f"'row_key' is no text of at most {_MAX_KEY} characters")
+    return key
 
 
 def read_call(request: Any) -> InferenceCall:
@@ -37,7 +61,10 @@ def read_call(request: Any) -> InferenceCall:
     assert inputs is not None
     if not inputs:
         raise InvalidArgument(f"'{'messages' if texts is None else 'text_input'}' is empty; at least one is needed")
-    stream = _flag(request, "stream") or False
+    stream, partial = _flag(request, "stream") or False, _flag(request, "partial") or False
+    row_key = _row_key(_request_parameters(request))
+    if row_key and not partial:
+        raise InvalidArgument("'row_key' needs the input 'partial': rows that end alone are answered alone")
     return InferenceCall(
         caller_id=request.request_id(),
         inputs=inputs,
@@ -45,9 +72,10 @@ def read_call(request: Any) -> InferenceCall:
         is_token_ids=texts is not None and bool(_request_parameters(request).get(_TOKEN_IDS_PARAMETER)),
         params=_read_parameters(request, len(inputs)),
         stream=stream,
-        partial=_flag(request, "partial") or False,
+        partial=partial,
         echo_input=_echo_input(request, stream, is_chat=texts is None),
         flags=OutputFlags(*(_flag(request, name) or False for name in OUTPUT_FLAGS)),
+        row_key=row_key,
     )
 
 
@@ -66,7 +94,7 @@ def _read_parameters(request: Any, rows: int) -> list[SamplingParameters | Inval
     items = _strings(request, "sampling_parameters")
     if items is None:
         fields = _request_parameters(request)
-        for name in (_INFO_PARAMETER, _TOKEN_IDS_PARAMETER):
+        for name in _OWN_PARAMETERS:
             fields.pop(name, None)
         return [parameters.from_mapping(fields, "request parameters")] * rows
     if len(items) not in (1, rows):

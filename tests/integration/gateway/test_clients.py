@@ -141,7 +141,7 @@ async def test_all_connections_of_a_lost_crowd_are_let_go(gateway: Gateway, trit
         _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
         writer.write(_post(b'{"prompt": "q%d"}' % number))
         writers.append(writer)
-    await triton.wait_for_calls(20)
+    await triton.wait_for_rows(20)
     for writer in writers:
         writer.transport.abort()
     await until(lambda: all(call.ended.is_set() for call in triton.calls))

@@ -133,6 +133,7 @@ class Project:
             "MODEL_DIR": str(self.root / "model"),
             "USE_VLLM": "false",
             "SHUTDOWN_GRACE_S": "5",
+            "WATCHDOG_INTERVAL_S": "0",  # this tritonserver speaks no gRPC
             "PYTHONDONTWRITEBYTECODE": "1",
             "TMPDIR": str(self.root),  # a launcher that is killed leaves its private folder
             **changes,

@@ -24,7 +24,9 @@ DERIVED = {
 # Read by libraries; the tables are about our own.
 OF_LIBRARIES = {
     *("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "VLLM_PLUGINS", "VLLM_CPU_KVCACHE_SPACE"),
+    "VLLM_LOGGING_CONFIG_PATH",
     *("MODELSCOPE_ENDPOINT", "HF_ENDPOINT", "HF_TOKEN"),
+    *("OTEL_SERVICE_NAME", "OTEL_TRACES_SAMPLER", "OTEL_EXPORTER_OTLP_HEADERS"),
 }
 
 # What a cell of "Allowed" may say besides choices and ranges: a value that is accepted, and one that is refused, if
@@ -34,7 +36,9 @@ IN_WORDS: dict[str, tuple[str, str | None]] = {
     "a folder": ("/some/folder", None),
     "a file": ("/some/file", None),
     "an IP address": ("192.0.2.1", None),
+    "an http or https URL": ("http://collector:4318", "collector:4318"),
     "a JSON object": ('{"a": 1}', "[1]"),
+    "a JSON object of names and folders": ('{"a": "/some/folder"}', '{"a": 1}'),
     "a whole number or a JSON object": ("3", "[1]"),
     "words separated by commas": ("one, two", None),
     "texts separated by commas": ("one, two", None),

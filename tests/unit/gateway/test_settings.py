@@ -75,6 +75,8 @@ def test_every_variable_reaches_its_field() -> None:
             "READY_TIMEOUT_S": "0",
             "SHUTDOWN_GRACE_S": "0",
             "CORS_ALLOW_ORIGINS": "https://a.example, https://b.example",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "GRPC",
         }
     )
     assert dataclasses.asdict(settings) == {
@@ -88,6 +90,8 @@ def test_every_variable_reaches_its_field() -> None:
         "api_key": "key",
         "admin_token": "token",
         "cors_allow_origins": ("https://a.example", "https://b.example"),
+        "otlp_endpoint": "http://collector:4318",
+        "otlp_protocol": "grpc",
         "budget": {
             "max_new_tokens": 1,
             "max_new_tokens_code": 2,
@@ -169,6 +173,8 @@ def test_blank_means_unset_for_every_variable() -> None:
         ("REQUEST_TIMEOUT_S", "0", "above 0"),
         ("READY_TIMEOUT_S", "inf", "from 0"),
         ("SHUTDOWN_GRACE_S", "-1", "from 0"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", "an http or https URL"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "http/protobuf, grpc"),
     ],
 )
 def test_a_bad_value_is_one_line_with_variable_value_and_allowed(variable: str, value: str, allowed: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from llm_model.engines.base import GenerationRequest, Sample
 from llm_model.engines.pool import EnginePool
-from llm_model.errors import InvalidArgument
+from llm_model.errors import EngineUnavailable, InvalidArgument
 from llm_model.generation import BATCH, SINGLE, Generator, visible_token_ids
 from llm_model.parameters import DEFAULT, SamplingParameters
 from llm_model.rows import InferenceCall
@@ -212,3 +212,48 @@ async def test_a_row_that_failed_has_n_rows(generator: Generator) -> None:
     found = await rows(generator, call(["a", "", "c"], SamplingParameters(n=2)))
     assert [row.index for row in found] == list(range(6))
     assert [row.error is not None for row in found] == [False, False, True, True, False, False]
+
+
+# Streams of many rows
+
+
+async def test_pieces_of_one_moment_come_together_and_each_row_once(
+    generator: Generator, engine: ScriptedEngine
+) -> None:
+    moments = [asyncio.Event() for _ in range(3)]
+
+    async def in_step(asked: GenerationRequest) -> Any:
+        for place, moment in enumerate(moments):
+            await moment.wait()
+            yield [Sample(0, [place * 2], f"{place}", cumulative_logprob=-1.0 - place)]
+            reason = "length" if place == 2 else None
+            yield [Sample(0, [place * 2 + 1], "x", reason, cumulative_logprob=-1.5 - place)]
+
+    engine.stream = in_step  # type: ignore[method-assign, assignment]
+    stream = generator.run(call(["a"] * 20, stream=True))
+    for place, moment in enumerate(moments):
+        moment.set()
+        for _ in range(50):
+            await asyncio.sleep(0)  # all that is ready gets its turn before the next response is asked for
+        found = [await stream.__anext__()]
+        while sum(len(row.token_ids) for group in found for row in group) < 40:
+            found.append(await stream.__anext__())
+        assert len(found) <= 2
+        for group in found:
+            assert len({row.index for row in group}) == len(group)
+        last = {row.index: row for group in found for row in group}
+        assert {row.cumulative_logprob for row in last.values()} == {-1.5 - place}
+    assert [group async for group in stream] == []
+
+
+async def test_an_error_comes_after_the_pieces_before_it(generator: Generator, engine: ScriptedEngine) -> None:
+    async def break_off(asked: GenerationRequest) -> Any:
+        yield [Sample(0, [1], "so far")]
+        raise EngineUnavailable("it died")
+
+    engine.stream = break_off  # type: ignore[method-assign, assignment]
+    found = await groups(generator, call(["a", "b"], stream=True))
+    for index in (0, 1):
+        rows_of_one = [row for group in found for row in group if row.index == index]
+        assert [(row.text, row.error is not None) for row in rows_of_one] == [("so far", False), ("", True)]
+    assert all(len({row.error is None for row in group}) == 1 for group in found)

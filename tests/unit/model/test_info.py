@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from llm_model.engines.base import EngineStatus
 from llm_model.engines.pool import EnginePool
 from llm_model.engines.selection import Backend
 from llm_model.info import _SHOWN_SETTINGS, model_info
@@ -29,11 +30,11 @@ def info(tokenization: Tokenization, **environ: str) -> dict[str, Any]:
 def test_the_fields(tokenization: Tokenization) -> None:
     found = info(tokenization, MODEL_ID="a/b", MAX_MODEL_LEN="77")
     about_backend = {"backend", "backend_version", "backend_reason", "dtype", "max_model_len", "opens_think"}
-    assert set(found) == {"model", "engines", "versions", "settings"} | about_backend
+    assert set(found) == {"model", "engines", "versions", "settings", "adapters", "notes"} | about_backend
     assert (found["model"], found["backend"], found["backend_version"]) == ("b", "vllm", "9.9")
     assert (found["backend_reason"], found["dtype"], found["max_model_len"]) == ("because", "float32", 77)
     assert [engine["name"] for engine in found["engines"]] == ["a", "b"]
-    fields = {"name", "state", "running", "waiting", "outstanding_tokens", "seconds_since_step"}
+    fields = {field.name for field in dataclasses.fields(EngineStatus)}
     assert all(set(engine) == fields for engine in found["engines"])
     assert {"python", "transformers", "tokenizers", "numpy"} <= set(found["versions"])
     assert (found["settings"]["max_model_len"], found["settings"]["use_vllm"]) == (77, "auto")

@@ -52,6 +52,7 @@ BOUNDS = [
     Bounds(
         "structured_outputs", (), (1, "json", [], {"regex": ""}, {"choice": []}, {"choice": ["a", 1]}, {"regex": 1})
     ),
+    Bounds("lora_name", ("x",), ("", 1, ["x"])),
 ]
 
 
@@ -253,3 +254,28 @@ def test_a_field_that_is_refused_is_named(fields: dict[str, Any]) -> None:
         from_mapping(fields, "here")
     except InvalidArgument as exc:
         assert any(exc.message.startswith(f"here: '{name}' has value ") for name in fields)  # noqa: PT017
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("structured_outputs", {"choice": ["a", "b"]}),
+        ("structured_outputs", {"json": {"type": "object"}}),
+        ("logit_bias", {"5": 1.5}),
+        ("stop_token_ids", [1, 2]),
+        ("allowed_token_ids", [7]),
+        ("bad_words", ["a"]),
+    ],
+)
+def test_objects_and_lists_may_be_texts(field: str, value: Any) -> None:
+    assert parse(json.dumps({field: json.dumps(value)})) == parse(json.dumps({field: value}))
+
+
+@pytest.mark.parametrize("text", ["[1", "{", "[]x"])
+def test_a_text_that_is_no_json_is_refused_as_it_is(text: str) -> None:
+    with pytest.raises(InvalidArgument, match="'stop_token_ids' has value"):
+        parse(json.dumps({"stop_token_ids": text}))
+
+
+def test_a_stop_string_stays_a_text() -> None:
+    assert parse(b'{"stop": "[1]"}').stop_strings == ("[1]",)

@@ -155,3 +155,21 @@ def test_who_is_forgotten_is_not_asked(outbox: Outbox, watcher: CancellationWatc
     watcher.forget(1)
     wait_until(lambda: other.questions)
     assert forgotten.questions == 0
+
+
+def test_what_is_urgent_goes_first_and_keeps_its_order(outbox: Outbox) -> None:
+    sending, held_up, order = threading.Event(), threading.Event(), []
+
+    def hold_up() -> None:
+        sending.set()
+        held_up.wait(10)
+
+    outbox.put(hold_up)
+    assert sending.wait(10)
+    for number in range(3):
+        outbox.put(lambda number=number: order.append(number))
+    for number in range(10, 13):
+        outbox.put(lambda number=number: order.append(number), urgent=True)
+    held_up.set()
+    outbox.stop()
+    assert order == [10, 11, 12, 0, 1, 2]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llm_model.settings import DEFAULT_SYSTEM_PROMPT, ModelSettings, SettingsError, WarmupSettings
+from llm_model.settings import DEFAULT_SYSTEM_PROMPT, ModelSettings, SettingsError, SpeculationSettings, WarmupSettings
 from tests.conftest import MODEL_VERSION_DIR, ROOT
 
 BOOLEAN = "0 or 1"
@@ -41,7 +41,14 @@ VARIABLES: dict[str, tuple[str, str, Any, list[str], str]] = {
     ),
     "VLLM_ENFORCE_EAGER": ("enforce_eager", "true", True, ["x"], BOOLEAN),
     "VLLM_ENGINE_ARGS": ("engine_args", '{"a": [1]}', (("a", [1]),), ["[]", "{", "1", "a=1"], "a JSON object"),
+    "LORA_MODULES": (
+        "lora_modules", '{"a": "/b"}', (("a", "/b"),), ['{"a": 1}', '{" ": "/b"}', '{"a": ""}'],
+        "a JSON object: adapter's name to its folder",
+    ),
     "ENGINES_PER_GPU": ("engines_per_gpu", "2", 2, ["0", "65", "many"], "auto or a number from 1 to 64"),
+    "ENGINE_HANG_S": (
+        "engine_hang_s", "2.5", 2.5, ["0", "-1", "86401", "nan"], "a number above 0, at most 86400",
+    ),
     "TENSOR_PARALLEL_SIZE": ("tensor_parallel_size", "2", 2, ["0", "x"], INTEGER.format(1)),
     "TRUST_REMOTE_CODE": ("trust_remote_code", "1", True, ["x"], BOOLEAN),
     "LOG_LEVEL": ("log_level", "Debug", "DEBUG", ["loud"], LEVELS),
@@ -51,6 +58,16 @@ VARIABLES: dict[str, tuple[str, str, Any, list[str], str]] = {
     "MODEL_DIR": ("model_dir", "/models/x", "/models/x", [], ""),
     "SERVED_MODEL_NAME": ("served_name", "mine", "mine", [], ""),
 }  # fmt: skip
+SPECULATION_VARIABLES: dict[str, tuple[str, str, Any, list[str], str]] = {
+    "ENABLE_SPECULATIVE_DECODING": ("enabled", "1", True, ["x"], BOOLEAN),
+    "SPEC_METHOD": ("method", "Eagle3", "eagle3", ["medusa"], "one of ngram, draft_model, suffix, eagle3"),
+    "SPEC_NUM_SPECULATIVE_TOKENS": ("num_tokens", "3", 3, ["0", "65", "x"], "a whole number from 1 to 64"),
+    "SPEC_NGRAM_LOOKUP_MAX": ("ngram_lookup_max", "9", 9, ["0", "1025"], "a whole number from 1 to 1024"),
+    "SPEC_NGRAM_LOOKUP_MIN": ("ngram_lookup_min", "2", 2, ["0", "1025"], "a whole number from 1 to 1024"),
+    "SPEC_DRAFT_MODEL_DIR": ("draft_dir", "/draft", "/draft", [], ""),
+    "SPEC_DRAFT_OPTIONAL": ("draft_optional", "1", True, ["x"], BOOLEAN),
+    "SPEC_DRAFT_MAX_MODEL_LEN": ("draft_max_model_len", "512", 512, ["1", "x"], INTEGER.format(2)),
+}
 WARMUP_VARIABLES: dict[str, tuple[str, str, Any, list[str], str]] = {
     "WARMUP_DATA_PATH": ("data_path", "/data.jsonl", "/data.jsonl", [], ""),
     "WARMUP_NUM_SAMPLES": ("num_samples", "0", 0, ["-1", "x"], INTEGER.format(0)),
@@ -60,7 +77,7 @@ WARMUP_VARIABLES: dict[str, tuple[str, str, Any, list[str], str]] = {
 }
 BAD = [
     (name, value, allowed)
-    for name, (*_, bad, allowed) in (VARIABLES | WARMUP_VARIABLES).items()
+    for name, (*_, bad, allowed) in (VARIABLES | WARMUP_VARIABLES | SPECULATION_VARIABLES).items()
     for value in bad
 ]  # fmt: skip
 
@@ -95,6 +112,9 @@ def test_defaults_of_a_plain_start() -> None:
         "transformers_dtype": "auto",
         "max_model_len_cap": 8192,
         "engine_args": (),
+        "engine_hang_s": 60.0,
+        "lora_modules": (),
+        "speculation": dataclasses.asdict(SpeculationSettings()),
         "tensor_parallel_size": 1,
         "trust_remote_code": False,
         "log_level": "INFO",
@@ -106,14 +126,32 @@ def test_defaults_of_a_plain_start() -> None:
 
 
 def test_every_setting_has_its_variable_here() -> None:
-    covered = {field for field, *_ in VARIABLES.values()} | {"warmup", "max_model_len_cap"}
+    covered = {field for field, *_ in VARIABLES.values()} | {"warmup", "speculation", "max_model_len_cap"}
     assert covered == {field.name for field in dataclasses.fields(ModelSettings)}
     assert {field for field, *_ in WARMUP_VARIABLES.values()} == {f.name for f in dataclasses.fields(WarmupSettings)}
 
 
+def test_every_setting_of_speculation_has_its_variable_here() -> None:
+    covered = {field for field, *_ in SPECULATION_VARIABLES.values()}
+    assert covered == {field.name for field in dataclasses.fields(SpeculationSettings)}
+
+
+@pytest.mark.parametrize("name", SPECULATION_VARIABLES)
+def test_a_good_value_for_speculation_is_taken(name: str) -> None:
+    field, value, expected, *_ = SPECULATION_VARIABLES[name]
+    assert getattr(read(**{name: value}).speculation, field) == expected != getattr(read().speculation, field)
+
+
+def test_the_longest_sequence_is_not_shorter_than_the_shortest() -> None:
+    lengths = {"SPEC_NGRAM_LOOKUP_MIN": "9", "SPEC_NGRAM_LOOKUP_MAX": "4"}
+    read(**lengths)  # of no concern while there is no speculation
+    with pytest.raises(SettingsError, match=r"^SPEC_NGRAM_LOOKUP_MIN=9: at most SPEC_NGRAM_LOOKUP_MAX=4$"):
+        read(**lengths, ENABLE_SPECULATIVE_DECODING="1")
+
+
 @pytest.mark.parametrize("blank", ["", " ", "\t\n"], ids=repr)
 def test_blank_means_unset(blank: str) -> None:
-    assert read(**dict.fromkeys([*VARIABLES, *WARMUP_VARIABLES, "MODEL_ID"], blank)) == read()
+    assert read(**dict.fromkeys([*VARIABLES, *WARMUP_VARIABLES, *SPECULATION_VARIABLES, "MODEL_ID"], blank)) == read()
 
 
 @pytest.mark.parametrize("name", VARIABLES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,8 +116,41 @@ def test_the_type_of_weights_follows_the_processor(dtype: str, device: Device, f
     assert choose_dtype(dtype, device, flags) == expected
 
 
-def prepared(environ: dict[str, str], **settings: str) -> dict[str, str]:
-    prepare_environment(ModelSettings.from_env(settings), environ)
+METAX_NODES = (["mxcd"], ["mxc0"], ["mxc0", "mxc1"])
+
+
+@pytest.fixture
+def no_devices(tmp_path: Path) -> Path:
+    """A stand-in for /dev without a MetaX GPU."""
+    folder = tmp_path / "no-devices"
+    folder.mkdir()
+    (folder / "nvidia0").touch()
+    return folder
+
+
+@pytest.fixture(params=METAX_NODES, ids=str)
+def metax(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A stand-in for /dev with a MetaX GPU's nodes."""
+    for name in request.param:
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_vllms_plugins_are_for_metax_only(metax: Path, no_devices: Path) -> None:
+    assert "VLLM_PLUGINS" not in prepared({}, metax)
+    assert prepared({"VLLM_PLUGINS": "one"}, metax)["VLLM_PLUGINS"] == "one"
+    assert prepared({}, no_devices)["VLLM_PLUGINS"] == ""
+    assert prepared({"VLLM_PLUGINS": "one"}, no_devices)["VLLM_PLUGINS"] == "one"
+
+
+@pytest.mark.parametrize("devices, kept", [("", False), ("  ", False), ("0", True), ("-1", True)])
+def test_blank_visible_devices_are_removed(devices: str, kept: bool) -> None:
+    assert ("CUDA_VISIBLE_DEVICES" in prepared({"CUDA_VISIBLE_DEVICES": devices})) == kept
+    assert "CUDA_VISIBLE_DEVICES" not in prepared({})
+
+
+def prepared(environ: dict[str, str], device_root: Path = Path("/dev"), **settings: str) -> dict[str, str]:
+    prepare_environment(ModelSettings.from_env(settings), environ, device_root)
     return environ
 
 

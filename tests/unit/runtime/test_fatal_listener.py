@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from runtime.fatal_listener import Event, LoadWatch, judge, listen, read_event
+from runtime import fatal_listener
+from runtime.fatal_listener import Event, RestartWatch, Watch, judge, read_event
 
 NOWHERE = ("127.0.0.1", 1)
 
@@ -28,6 +29,14 @@ def process_event(state: str, program: str) -> bytes:
     return message(
         f"PROCESS_STATE_{state}", f"processname:{program} groupname:{program} from_state:RUNNING expected:0 pid:7"
     )
+
+
+def fresh_watch(most: int = 5) -> Watch:
+    return Watch(RestartWatch(most, window_s=600))
+
+
+def listen(events: io.BytesIO, answers: io.BytesIO, address: tuple[str, int]) -> str | None:
+    return fatal_listener.listen(events, answers, address, fresh_watch())
 
 
 TICK = message("TICK_5", "when:1201063880")
@@ -59,17 +68,33 @@ def test_three_loads_that_fail_in_a_row_are_enough() -> None:
     assert reason == "triton ended 3 times without having loaded its model"
 
 
-def test_crashes_of_a_triton_that_had_loaded_its_model_do_not_add_up(loaded_triton: tuple[str, int]) -> None:
-    events = (TICK + process_event("EXITED", "triton")) * 10
-    assert listen(io.BytesIO(events), io.BytesIO(), loaded_triton) is None
+def test_crashes_of_a_triton_that_had_loaded_its_model_are_counted_apart(loaded_triton: tuple[str, int]) -> None:
+    end = TICK + process_event("EXITED", "triton")
+    assert listen(io.BytesIO(end * 5), io.BytesIO(), loaded_triton) is None
+    reason = listen(io.BytesIO(end * 6), io.BytesIO(), loaded_triton)
+    assert reason == "triton ended 6 times within 600 s"
+
+
+def test_ends_that_lie_far_apart_do_not_add_up() -> None:
+    restarts = RestartWatch(most=2, window_s=10)
+    for now in (0.0, 6.0, 12.0, 18.0, 24.0):
+        restarts.saw_exit(now)
+        assert not restarts.too_many
+    restarts.saw_exit(25.0)
+    assert restarts.too_many
+
+
+def test_the_service_goes_on_without_its_watchdog(capsys: pytest.CaptureFixture[str]) -> None:
+    assert listen(io.BytesIO(process_event("FATAL", "watchdog")), io.BytesIO(), NOWHERE) is None
+    assert "hung model will not be noticed" in capsys.readouterr().err
 
 
 def test_a_load_that_succeeds_begins_the_count_anew(loaded_triton: tuple[str, int]) -> None:
-    watch = LoadWatch()
+    watch = fresh_watch()
     end, tick = Event("PROCESS_STATE_EXITED", "triton"), Event("TICK_5", "")
     for address, event in [(NOWHERE, end), (NOWHERE, end), (loaded_triton, tick), (NOWHERE, end), (NOWHERE, end)]:
         assert judge(event, watch, address) is None
-    assert watch.failures == 1
+    assert watch.loads.failures == 1
 
 
 def test_other_programs_may_end_as_often_as_they_like() -> None:

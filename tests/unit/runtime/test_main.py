@@ -28,15 +28,16 @@ def test_other_arguments_get_the_usage(arguments: list[str], capsys: pytest.Capt
 
 def test_supervisord_runs_commands_that_exist(conf: configparser.RawConfigParser) -> None:
     commands = [conf[section]["command"] for section in conf.sections() if "command" in conf[section]]
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         _, module, name = command.rpartition("-m runtime ")
         assert module
         assert name in COMMANDS
 
 
-def test_the_gateway_stops_before_triton(conf: configparser.RawConfigParser) -> None:
-    assert conf.getint("program:gateway", "priority") > conf.getint("program:triton", "priority")
+def test_the_watchdog_stops_first_and_the_gateway_before_triton(conf: configparser.RawConfigParser) -> None:
+    order = [conf.getint(f"program:{name}", "priority") for name in ("watchdog", "gateway", "triton")]
+    assert order == sorted(order, reverse=True)
 
 
 def test_late_load_failures_are_counted_like_early_ones(conf: configparser.RawConfigParser) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -82,9 +83,9 @@ def test_a_bad_setting_that_two_report_is_told_once(project: Path) -> None:
 
 def test_the_last_line_of_a_failed_settings_check_is_the_problem(project: Path) -> None:
     check = ["-c", "import sys; sys.exit('a warning\\nTOP_P=2: 0 to 1')"]
-    assert settings_problem(check, os.environ, project) == "TOP_P=2: 0 to 1"
-    assert settings_problem(["-c", ""], os.environ, project) is None
-    assert "status 3" in str(settings_problem(["-c", "raise SystemExit(3)"], os.environ, project))
+    assert settings_problem([sys.executable, *check], os.environ, project) == "TOP_P=2: 0 to 1"
+    assert settings_problem([sys.executable, "-c", ""], os.environ, project) is None
+    assert "status 3" in str(settings_problem([sys.executable, "-c", "raise SystemExit(3)"], os.environ, project))
 
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:

@@ -38,6 +38,11 @@ def test_blank_is_unset() -> None:
         "MODEL_DIR",
         "USE_VLLM",
         "SHUTDOWN_GRACE_S",
+        "WATCHDOG_INTERVAL_S",
+        "WATCHDOG_PROBE_S",
+        "WATCHDOG_STALL_S",
+        "TRITON_MAX_RESTARTS",
+        "TRITON_RESTART_WINDOW_S",
         "WEBUI",
         "WEBUI_ADDRESS",
         "WEBUI_PORT",
@@ -90,6 +95,11 @@ def test_use_vllm(text: str, meaning: str) -> None:
         ("SHUTDOWN_GRACE_S", "nan"),
         ("SHUTDOWN_GRACE_S", "inf"),
         ("SHUTDOWN_GRACE_S", "soon"),
+        ("WATCHDOG_INTERVAL_S", "-1"),
+        ("WATCHDOG_PROBE_S", "0"),
+        ("WATCHDOG_STALL_S", "0"),
+        ("TRITON_MAX_RESTARTS", "1.5"),
+        ("TRITON_RESTART_WINDOW_S", "3601"),
         ("USE_VLLM", "perhaps"),
     ],
 )
@@ -99,3 +109,11 @@ def test_a_bad_value_is_named_in_one_line(name: str, value: str) -> None:
     message = str(caught.value)
     assert message.startswith(f"{name}={value}: ")
     assert "\n" not in message
+
+
+def test_a_draft_model_has_a_folder_too() -> None:
+    assert "SPEC_DRAFT_MODEL_DIR" not in settings().model_variables()
+    named = settings(SPEC_DRAFT_MODEL_ID="owner/name").model_variables()
+    assert named["SPEC_DRAFT_MODEL_DIR"] == str(ROOT / "models" / "owner__name")
+    given = settings(SPEC_DRAFT_MODEL_ID="owner/name", SPEC_DRAFT_MODEL_DIR="/draft")
+    assert given.model_variables()["SPEC_DRAFT_MODEL_DIR"] == "/draft"

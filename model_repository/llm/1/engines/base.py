@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from ..adapters import Adapter
 from ..parameters import SamplingParameters
 from .stats import EngineStats
 
@@ -16,7 +17,7 @@ class GenerationRequest:
 
     ``request_id`` is the model's own, never a caller's. ``token_ids`` is the whole prompt. ``detokenize`` asks the
     engine for text (streaming, stop strings, log probabilities); without it samples carry token ids only and the
-    caller decodes whole batches. A smaller ``priority`` goes first.
+    caller decodes whole batches. A smaller ``priority`` goes first. ``adapter`` is the LoRA adapter to generate with.
     """
 
     request_id: str
@@ -24,6 +25,7 @@ class GenerationRequest:
     params: SamplingParameters
     detokenize: bool = False
     priority: int = 0
+    adapter: Adapter | None = None
 
 
 @dataclass
@@ -49,8 +51,11 @@ class Sample:
 class EngineStatus:
     """A snapshot of one engine for ``/info``, metrics and the watchdog.
 
-    ``state`` is ``"starting"``, ``"ready"`` or ``"dead"``. ``seconds_since_step`` is the age of the latest sign that
-    the engine made progress (a step that produced tokens), ``None`` before the first.
+    ``state`` is ``"starting"``, ``"ready"``, ``"restarting"`` (after it died) or ``"dead"``, which it stays.
+    ``seconds_since_step`` is the age of the latest sign that the engine made progress (a step that produced tokens),
+    ``None`` before the first. ``gpu`` names the devices it was given, ``None`` on a CPU; ``pid`` is its process where
+    it has one of its own. ``max_model_len`` is the context that the engine really has, in tokens, where it may be less
+    than what it was told; ``notes`` say why.
     """
 
     name: str
@@ -59,6 +64,11 @@ class EngineStatus:
     waiting: int = 0
     outstanding_tokens: int = 0
     seconds_since_step: float | None = None
+    gpu: str | None = None
+    pid: int | None = None
+    restarts: int = 0
+    max_model_len: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Engine(Protocol):
@@ -72,13 +82,16 @@ class Engine(Protocol):
         """The type the weights are computed in, as torch names it; exact once started."""
 
     async def start(self) -> None:
-        """Load the model. Raises :class:`StartupError` with the cause in one line."""
+        """Load the model. Raises :class:`StartupError` with the cause in one line.
+
+        May be called again after the engine died.
+        """
 
     async def generate(self, request: GenerationRequest) -> list[Sample]:
         """Return the ``n`` finished samples of one prompt, ordered by index.
 
         Cancelling the awaiting task aborts the generation. Raises :class:`InvalidArgument`,
-        :class:`GenerationFailed`, or :class:`EngineUnavailable` when the engine died.
+        :class:`GenerationFailed`, or :class:`EngineDied` when the engine died meanwhile.
         """
 
     def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Sample], None]:
@@ -92,3 +105,11 @@ class Engine(Protocol):
 
     async def stop(self) -> None:
         """End the engine and its processes; idempotent."""
+
+
+@runtime_checkable
+class RestartableEngine(Engine, Protocol):
+    """An engine in a process of its own. One without dies with the model, or says for good that it is not alive."""
+
+    async def wait_dead(self) -> str:
+        """Return why, once the started engine has died or hangs and its processes are gone; it may be started again."""

@@ -6,10 +6,20 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 
+from ..tokenization import Tokenization
 from .base import EngineStatus, GenerationRequest, Sample
 from .stats import EngineStats
 
 Decode = Callable[[list[int], bool], str]  # token ids and skip_special_tokens in, text out
+
+
+def decoder(tokenization: Tokenization) -> Decode:
+    """How the echo engine makes text of one sequence."""
+
+    def decode(token_ids: list[int], skip_special_tokens: bool) -> str:
+        return tokenization.decode([token_ids], skip_special_tokens=skip_special_tokens)[0]
+
+    return decode
 
 
 class EchoEngine:

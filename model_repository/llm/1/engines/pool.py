@@ -1,38 +1,71 @@
-"""The engines of this model, and which of them takes the next prompt."""
+"""The engines of this model: which of them takes the next prompt, and what becomes of prompts whose engine dies."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import itertools
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-from ..errors import EngineUnavailable
-from .base import Engine, EngineStatus, GenerationRequest, Sample
+from ..errors import EngineDied, EngineUnavailable, GenerationFailed
+from .base import Engine, EngineStatus, GenerationRequest, RestartableEngine, Sample
+from .isolation import SUSPECT_AFTER, Ward
+from .placement import Placement
+from .slots import Changes, Slot, expected_work
 from .stats import EngineStats
+from .supervision import RestartRule, Supervisor
+
+_POISONOUS = f"the prompt was given up: {SUSPECT_AFTER + 1} engines died with it, the last one with no other prompt"
 
 
 class EnginePool:
-    """Gives each prompt to the live engine with the least outstanding work, counted in tokens."""
+    """Gives each prompt to a live engine, restarts dead ones, and moves their prompts.
 
-    def __init__(self, engines: Sequence[Engine]) -> None:
-        self._engines = list(engines)
-        self._outstanding = dict.fromkeys((engine.name for engine in self._engines), 0)
+    A prompt of which nothing was delivered goes to another engine, or waits for the one that is restarted; its
+    caller's cancellation ends the wait. One whose parts were delivered ends with :class:`EngineUnavailable`. One that
+    was in flight at two deaths is tried alone (:mod:`isolation`), and given up if that engine dies too.
+    """
+
+    def __init__(self, engines: Sequence[Engine], side_by_side: int = 1, rule: RestartRule | None = None) -> None:
+        """``side_by_side`` engines start at a time: more than one if each knows its memory without measuring."""
+        self._changes = Changes()
+        self._slots = [Slot(engine, self._changes) for engine in engines]
+        self._placement = Placement()
+        self._ward = Ward(self._slots, self._changes)
+        self._side_by_side = side_by_side
+        self._rule = rule or RestartRule()
+        self._supervisors: list[asyncio.Task[None]] = []
         self._ids = itertools.count(1)
 
     async def start(self) -> None:
-        """Start the engines one after the other, so that each measures the memory its predecessors left."""
-        for engine in self._engines:
-            await engine.start()
+        """Start the engines. Raises :class:`StartupError` if one cannot; none is left running then."""
+        try:
+            for first in range(0, len(self._slots), self._side_by_side):
+                await _start_together([slot.engine for slot in self._slots[first : first + self._side_by_side]])
+        except BaseException:
+            await self.stop()
+            raise
+        for slot in self._slots:
+            if isinstance(slot.engine, RestartableEngine):
+                supervisor = Supervisor(slot, slot.engine, self._rule, self._changes, self._placement.forget)
+                self._supervisors.append(asyncio.ensure_future(supervisor.run()))
 
     async def stop(self) -> None:
-        await asyncio.gather(*(engine.stop() for engine in self._engines))
+        supervisors, self._supervisors = self._supervisors, []
+        for supervisor in supervisors:
+            supervisor.cancel()
+        await asyncio.gather(*supervisors, return_exceptions=True)
+        await asyncio.gather(*(slot.engine.stop() for slot in self._slots))
 
     @property
     def dtype(self) -> str:
         """The engines' type; they are all alike."""
-        return self._engines[0].dtype
+        return self._slots[0].engine.dtype
+
+    @property
+    def size(self) -> int:
+        """How many engines there are, alive or not."""
+        return len(self._slots)
 
     def next_request_id(self) -> str:
         """A request id of our own; a caller's could repeat, and vLLM would mix the two requests up."""
@@ -40,46 +73,76 @@ class EnginePool:
 
     async def generate(self, request: GenerationRequest) -> list[Sample]:
         """Run one prompt to its end; see :meth:`Engine.generate`."""
-        engine = self._choose()
-        work = _expected_work(request)
-        self._outstanding[engine.name] += work
-        try:
-            return await engine.generate(request)
-        finally:
-            self._outstanding[engine.name] -= work
+        deaths = 0
+        while True:
+            async with self._seat(request, deaths) as engine:
+                try:
+                    return await engine.generate(request)
+                except EngineDied as exc:
+                    deaths = _one_more(deaths, exc)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Sample], None]:
         """Run one prompt and yield its samples' new parts; see :meth:`Engine.stream`."""
-        engine = self._choose()
-        work = _expected_work(request)
-        self._outstanding[engine.name] += work
-        try:
-            async with contextlib.aclosing(engine.stream(request)) as pieces:
-                async for piece in pieces:
-                    yield piece
-        finally:
-            self._outstanding[engine.name] -= work
+        deaths = 0
+        delivered = False
+        while True:
+            async with self._seat(request, deaths) as engine:
+                try:
+                    async with contextlib.aclosing(engine.stream(request)) as pieces:
+                        async for piece in pieces:
+                            delivered = True
+                            yield piece
+                        return
+                except EngineDied as exc:
+                    if delivered:
+                        raise EngineUnavailable("the engine died in the middle of the answer") from exc
+                    deaths = _one_more(deaths, exc)
+
+    @contextlib.asynccontextmanager
+    async def _seat(self, request: GenerationRequest, deaths: int) -> AsyncIterator[Engine]:
+        """An engine for a prompt that was in flight at ``deaths`` deaths; its work is counted until the end."""
+        if deaths >= SUSPECT_AFTER:
+            async with self._ward.alone() as slot:
+                with slot.carrying(expected_work(request)):
+                    yield slot.engine
+        else:
+            with (await self._choose(request)).carrying(expected_work(request)) as slot:
+                yield slot.engine
+
+    async def _choose(self, request: GenerationRequest) -> Slot:
+        """The engine for a prompt, waiting while all that are left are being restarted or kept for suspects."""
+        while True:
+            self._ward.reserve()  # before an engine that has come back fills up again
+            if (slot := self._placement.choose(self._slots, request)) is not None:
+                return slot
+            if not any(slot.has_future for slot in self._slots):
+                raise EngineUnavailable("no engine is alive")
+            await self._changes.wait()
 
     def figures(self) -> dict[str, EngineStats]:
         """The figures of each engine by its name, for the metrics."""
-        for engine in self._engines:
-            engine.stats.gauges["llm:engine_alive"] = float(engine.is_alive())
-        return {engine.name: engine.stats for engine in self._engines}
+        for slot in self._slots:
+            slot.engine.stats.gauges["llm:engine_alive"] = float(slot.is_alive)
+            slot.engine.stats.counters["llm:engine_restarts_total", ()] = float(slot.restarts)
+        return {slot.name: slot.engine.stats for slot in self._slots}
 
     def status(self) -> list[EngineStatus]:
-        """Snapshots of all engines; the pool's own count of outstanding tokens stands in where an engine has none."""
-        found = [engine.status() for engine in self._engines]
-        return [
-            dataclasses.replace(one, outstanding_tokens=one.outstanding_tokens or self._outstanding[one.name])
-            for one in found
-        ]
-
-    def _choose(self) -> Engine:
-        alive = [engine for engine in self._engines if engine.is_alive()]
-        if not alive:
-            raise EngineUnavailable("no engine is alive")
-        return min(alive, key=lambda engine: self._outstanding[engine.name])
+        """Snapshots of all engines; never blocks."""
+        return [slot.status() for slot in self._slots]
 
 
-def _expected_work(request: GenerationRequest) -> int:
-    return len(request.token_ids) + request.params.max_tokens * request.params.n
+def _one_more(deaths: int, exc: EngineDied) -> int:
+    if deaths >= SUSPECT_AFTER:
+        raise GenerationFailed(_POISONOUS) from exc
+    return deaths + 1
+
+
+async def _start_together(engines: Sequence[Engine]) -> None:
+    """Start engines side by side; the first that fails ends the others' start."""
+    starts = [asyncio.ensure_future(engine.start()) for engine in engines]
+    try:
+        await asyncio.gather(*starts)
+    finally:
+        for start in starts:
+            start.cancel()
+        await asyncio.gather(*starts, return_exceptions=True)

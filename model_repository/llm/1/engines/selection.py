@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import StartupError
+from ..errors import EngineRefused, StartupError
 from ..logs import logger
 from ..settings import ModelSettings
 from ..tokenization import Tokenization, model_max_length
-from .base import Engine
+from .gpus import Gpu, visible_gpus
+from .liveness import HangRule
+from .plan import Facts, Plan, make_plan
 from .pool import EnginePool
-from .vllm_options import engine_options, prepare_environment
+from .vllm_options import Device, expected_device, installed_release, installed_version, prepare_environment
+from .weights import weight_bytes
+from .worker_engine import WorkerEngine, WorkerSpec, WrongDevice
+from .worker_factories import ECHO, VLLM
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A chosen backend. ``reason`` is empty for the first choice, else why it was not taken."""
+    """A chosen backend. ``reason`` is empty for the first choice, else why it was not taken.
+
+    ``instead`` gives the backend to take when this one's engines refuse to start, from what they refused with.
+    """
 
     name: str
     version: str
@@ -26,10 +37,16 @@ class Backend:
     pool: EnginePool
     tokenization: Tokenization
     max_model_len: int
+    instead: Callable[[EngineRefused], Backend] | None = None
+
+    def fitted(self) -> Backend:
+        """This backend with the context that its started engines really have."""
+        lengths = [status.max_model_len for status in self.pool.status() if status.max_model_len]
+        return dataclasses.replace(self, max_model_len=min([self.max_model_len, *lengths]))
 
 
 def select_backend(settings: ModelSettings) -> Backend:
-    """Choose vLLM where it can serve the model, else transformers. Raises :class:`StartupError`.
+    """Choose vLLM where it may serve the model, else transformers. Raises :class:`StartupError`.
 
     A broken model folder is no reason to fall back: it raises here or when the engines start.
     """
@@ -39,13 +56,31 @@ def select_backend(settings: ModelSettings) -> Backend:
     max_model_len = settings.max_model_len or model_max_length(settings.model_dir, settings.max_model_len_cap)
     if settings.use_vllm == "echo":
         return _echo(settings, tokenization, max_model_len)
-    reason = _reason_against_vllm(settings)
-    if reason is None:
-        return _vllm(settings, tokenization, max_model_len)
-    if settings.force_vllm:
-        raise StartupError(f"FORCE_VLLM is set, but {reason}")
-    logger.warning("serving with transformers, because %s", reason)
-    return _transformers(settings, tokenization, max_model_len, reason)
+    if settings.use_vllm == "false":
+        return _fall_back(settings, tokenization, max_model_len, "USE_VLLM=false")
+    if importlib.util.find_spec("vllm") is None:
+        return _fall_back(settings, tokenization, max_model_len, "vLLM is not installed")
+    gpus = visible_gpus(os.environ)
+    return _vllm(settings, tokenization, max_model_len, expected_device(bool(gpus)), gpus)
+
+
+async def start_backend(backend: Backend) -> Backend:
+    """Start the engines, those of another backend if these refuse; return what is running. Raises StartupError."""
+    refusal = await _start(backend)
+    while refusal is not None:
+        if backend.instead is None:
+            raise refusal
+        backend = backend.instead(refusal)
+        refusal = await _start(backend)
+    return backend
+
+
+async def _start(backend: Backend) -> EngineRefused | None:
+    try:
+        await backend.pool.start()
+    except EngineRefused as exc:
+        return exc
+    return None
 
 
 def _require_model_folder(model_dir: str) -> None:
@@ -61,28 +96,55 @@ def _require_model_folder(model_dir: str) -> None:
         raise StartupError(f"{model_dir}/config.json is not a JSON object")
 
 
-def _reason_against_vllm(settings: ModelSettings) -> str | None:
-    if settings.use_vllm == "false":
-        return "USE_VLLM=false"
-    if importlib.util.find_spec("vllm") is None:
-        return "vLLM is not installed"
-    try:
-        from . import vllm_engine
-    except Exception as exc:  # noqa: BLE001 - a vLLM or torch that does not fit the machine fails with any error
-        return f"vLLM cannot be imported: {(str(exc).strip() or type(exc).__name__).splitlines()[0]}"
-    return vllm_engine.unsupported_reason(settings.model_dir)
+def _fall_back(settings: ModelSettings, tokenization: Tokenization, max_model_len: int, reason: str) -> Backend:
+    if settings.force_vllm:
+        raise StartupError(f"FORCE_VLLM is set, but {reason}")
+    if settings.lora_modules:
+        raise StartupError(f"LORA_MODULES needs vLLM, and transformers would serve, because {reason}")
+    logger.warning("serving with transformers, because %s", reason)
+    return _transformers(settings, tokenization, max_model_len, reason)
 
 
-def _vllm(settings: ModelSettings, tokenization: Tokenization, max_model_len: int) -> Backend:
-    from . import vllm_engine
+def _vllm(
+    settings: ModelSettings, tokenization: Tokenization, max_model_len: int, device: Device, gpus: Sequence[Gpu]
+) -> Backend:
+    """vLLM's engines, each in a process of its own; this process does not import it."""
+    facts = Facts(device, gpus, weight_bytes(settings.model_dir), installed_release(), _cores(), os.environ)
+    pool = worker_pool(settings, make_plan(settings, facts), VLLM, max_model_len)
 
-    device = vllm_engine.device()
-    assert device is not None  # unsupported_reason has asked
-    options = engine_options(settings, device, max_model_len)
-    user_options = dict(settings.engine_args)
-    count = settings.engines_per_gpu or 1
-    engines: list[Engine] = [vllm_engine.VllmEngine(f"vllm-{i}", options, user_options) for i in range(count)]
-    return Backend("vllm", vllm_engine.VERSION, "", EnginePool(engines), tokenization, max_model_len)
+    def instead(refusal: EngineRefused) -> Backend:
+        if isinstance(refusal, WrongDevice) and refusal.device != device:
+            logger.warning("planned for a %s, but this vLLM computes on a %s", device, refusal.device)
+            return _vllm(settings, tokenization, max_model_len, refusal.device, [])
+        return _fall_back(settings, tokenization, max_model_len, str(refusal))
+
+    return Backend("vllm", installed_version(), "", pool, tokenization, max_model_len, instead)
+
+
+def worker_pool(settings: ModelSettings, plan: Plan, factory: str, max_model_len: int) -> EnginePool:
+    """The planned engines in worker processes."""
+    hang = HangRule(settings.engine_hang_s)
+    engines = [
+        WorkerEngine(
+            WorkerSpec(
+                name=planned.name,
+                settings=settings,
+                max_model_len=max_model_len,
+                factory=factory,
+                options=dict(planned.options),
+                environ=planned.environ,
+                gpu=planned.gpu,
+                device=plan.device,
+            ),
+            hang,
+        )
+        for planned in plan.engines
+    ]
+    return EnginePool(engines, plan.side_by_side)
+
+
+def _cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0))
 
 
 def _transformers(settings: ModelSettings, tokenization: Tokenization, max_model_len: int, reason: str) -> Backend:
@@ -103,10 +165,12 @@ def _transformers(settings: ModelSettings, tokenization: Tokenization, max_model
 
 
 def _echo(settings: ModelSettings, tokenization: Tokenization, max_model_len: int) -> Backend:
-    from .echo import EchoEngine
+    """In this process; with a number of engines asked for, in processes of their own as vLLM's."""
+    from .echo import EchoEngine, decoder
 
-    def decode(token_ids: list[int], skip_special_tokens: bool) -> str:
-        return tokenization.decode([token_ids], skip_special_tokens=skip_special_tokens)[0]
-
-    pool = EnginePool([EchoEngine("echo-0", decode)])
+    if settings.engines_per_gpu is not None:
+        facts = Facts("cpu", (), 0, (), ())
+        pool = worker_pool(settings, make_plan(settings, facts, "echo"), ECHO, max_model_len)
+    else:
+        pool = EnginePool([EchoEngine("echo-0", decoder(tokenization))])
     return Backend("echo", "1", "USE_VLLM=echo", pool, tokenization, max_model_len)

@@ -12,11 +12,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 Labels = tuple[tuple[str, str], ...]
 
 # Upper bounds in seconds, as vLLM's.
 _BETWEEN_TOKENS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80)
 _FIRST_TOKEN = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160)
+_TOKENS = tuple(digit * 10**power for power in range(6) for digit in (1, 2, 5))
 _REQUEST = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920)
 
 COUNTERS = {
@@ -27,6 +30,7 @@ COUNTERS = {
     "vllm:spec_decode_num_drafts_total": "Number of speculative decoding drafts.",
     "vllm:spec_decode_num_draft_tokens_total": "Number of draft tokens.",
     "vllm:spec_decode_num_accepted_tokens_total": "Number of accepted draft tokens.",
+    "llm:engine_restarts_total": "Number of times that the engine was started again after it died.",
 }
 GAUGES = {
     "vllm:num_requests_running": "Number of requests in model execution batches.",
@@ -34,11 +38,14 @@ GAUGES = {
     "vllm:kv_cache_usage_perc": "Fraction of used KV cache blocks; 1 means all.",
     "llm:engine_alive": "1 while the engine takes requests, else 0.",
 }
+_OF_THE_POOL = {"llm:engine_alive", "llm:engine_restarts_total"}
 HISTOGRAMS = {
     "vllm:time_to_first_token_seconds": ("Time to first token in seconds.", _FIRST_TOKEN),
     "vllm:inter_token_latency_seconds": ("Inter-token latency in seconds.", _BETWEEN_TOKENS),
     "vllm:e2e_request_latency_seconds": ("End-to-end request latency in seconds.", _REQUEST),
     "vllm:request_queue_time_seconds": ("Time a request spent waiting, in seconds.", _REQUEST),
+    "vllm:request_prompt_tokens": ("Prompt tokens of a finished request.", _TOKENS),
+    "vllm:request_generation_tokens": ("Generated tokens of a finished request.", _TOKENS),
 }
 
 
@@ -54,10 +61,33 @@ class Histogram:
         self.counts = [0] * (len(self.bounds) + 1)
 
     def observe(self, values: Iterable[float]) -> None:
-        """Add values, in seconds."""
+        """Add values, in the unit of the bounds."""
         for value in values:
             self.counts[bisect_left(self.bounds, value)] += 1
             self.total += value
+
+
+class StatsSnapshot(msgspec.Struct, frozen=True):
+    """The figures of an engine at one moment, to be sent to another process. Histograms: counts and sum by name."""
+
+    counters: list[tuple[str, Labels, float]] = []
+    gauges: dict[str, float] = {}
+    histograms: dict[str, tuple[list[int], float]] = {}
+
+    def plus(self, other: StatsSnapshot) -> StatsSnapshot:
+        """The counts of both together, and the gauges of ``other``."""
+        counters: defaultdict[tuple[str, Labels], float] = defaultdict(float)
+        for name, labels, value in (*self.counters, *other.counters):
+            counters[name, labels] += value
+        histograms = dict(self.histograms)
+        for name, (counts, total) in other.histograms.items():
+            before, sum_before = histograms.get(name, ([0] * len(counts), 0.0))
+            histograms[name] = ([a + b for a, b in zip(before, counts, strict=True)], sum_before + total)
+        return StatsSnapshot([(*key, value) for key, value in counters.items()], other.gauges, histograms)
+
+    def without_gauges(self) -> StatsSnapshot:
+        """The counts alone: what an engine has done stays, what it is doing does not."""
+        return msgspec.structs.replace(self, gauges={})
 
 
 class EngineStats:
@@ -80,3 +110,22 @@ class EngineStats:
     @property
     def seconds_since_step(self) -> float | None:
         return None if self._last_step is None else time.monotonic() - self._last_step
+
+    def snapshot(self) -> StatsSnapshot:
+        """A copy of the figures, without those that the pool keeps (``llm:…``)."""
+        return StatsSnapshot(
+            [(*key, value) for key, value in self.counters.items() if key[0] not in _OF_THE_POOL],
+            {name: value for name, value in self.gauges.items() if name not in _OF_THE_POOL},
+            {name: (list(found.counts), found.total) for name, found in self.histograms.items()},
+        )
+
+    def load(self, snapshot: StatsSnapshot) -> None:
+        """Take over the figures of a snapshot; a reader on another thread sees the old ones or the new ones."""
+        counters: defaultdict[tuple[str, Labels], float] = defaultdict(float)
+        counters.update({key: value for key, value in self.counters.items() if key[0] in _OF_THE_POOL})
+        counters.update({(name, labels): value for name, labels, value in snapshot.counters})
+        self.counters = counters
+        kept = {name: self.gauges.get(name, 0.0) for name in GAUGES if name in _OF_THE_POOL}
+        self.gauges = dict.fromkeys(GAUGES, 0.0) | snapshot.gauges | kept
+        for name, (counts, total) in snapshot.histograms.items():
+            self.histograms[name].counts, self.histograms[name].total = list(counts), total

@@ -9,26 +9,31 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import vllm
 from vllm import AsyncEngineArgs, SamplingParams
+from vllm.lora.request import LoRARequest
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
+from ..adapters import Adapter
 from ..errors import EngineUnavailable, GenerationFailed, InvalidArgument, StartupError
 from ..logs import logger
-from ..parameters import SamplingParameters, StructuredOutputs
+from ..parameters import SamplingParameters
 from .base import EngineStatus, GenerationRequest, Sample
+from .failure_log import FailureLog, cause, first_line, fitting_length
 from .stats import EngineStats
+from .vllm_figures import take_iteration_stats, take_scheduler_stats
 from .vllm_options import Device
+from .vllm_sampling import sample_of, sampling_fields, structure_fields
 
 try:  # 0.28 on: bad requests raise this; before, ValueError
     from vllm.exceptions import VLLMClientError
@@ -56,6 +61,14 @@ def device() -> Device | None:
     return None if current_platform.device_type in ("", None) else "gpu"
 
 
+class _StartFailed(StartupError):
+    """``fitting_length`` is the context that the KV cache would hold, where that is the cause and vLLM says so."""
+
+    def __init__(self, exc: Exception, log: str) -> None:
+        super().__init__(f"vLLM {VERSION} cannot start: {cause(exc, log)}")
+        self.fitting_length = fitting_length(f"{exc}\n{log}")
+
+
 class VllmEngine:
     """One ``AsyncLLM`` with its EngineCore processes. Satisfies :class:`Engine`."""
 
@@ -65,6 +78,7 @@ class VllmEngine:
         self._user_options = user_options
         self._options = options
         self._llm: AsyncLLM | None = None
+        self._notes: tuple[str, ...] = ()
         self.stats = EngineStats()
 
     @property
@@ -73,14 +87,30 @@ class VllmEngine:
         return str(self._llm.model_config.dtype).removeprefix("torch.") if self._llm else str(self._options["dtype"])
 
     async def start(self) -> None:
-        arguments = AsyncEngineArgs(**_known_options(self._options, self._user_options))
+        """Start with the options; once more with a shorter context if vLLM says which one its KV cache holds."""
+        self._notes = ()
+        try:
+            await self._launch(self._options)
+        except _StartFailed as exc:
+            length, wanted = exc.fitting_length, self._options.get("max_model_len")
+            if length is None or wanted is None or not 1 < length < wanted:
+                raise
+            note = f"the KV cache does not hold max_model_len {wanted}; {length} is used, the length that vLLM names"
+            logger.warning("%s: %s", self.name, note)
+            self._notes = (note,)
+            await self._launch({**self._options, "max_model_len": length})
+
+    async def _launch(self, options: dict[str, Any]) -> None:
+        arguments = AsyncEngineArgs(**_known_options(options, self._user_options))
+        failures = FailureLog.of(os.environ)
+        failures.mark()
         try:
             # On a thread: it blocks for as long as the model loads, and other engines' requests run on this loop.
             self._llm = await asyncio.to_thread(
                 AsyncLLM.from_engine_args, arguments, stat_loggers=[_stat_logger(self.stats)]
             )
         except Exception as exc:  # vLLM raises whatever went wrong, down to pydantic's and torch's own errors
-            raise StartupError(f"vLLM {VERSION} cannot start: {_cause(exc)}") from exc
+            raise _StartFailed(exc, failures.text()) from exc
 
     async def generate(self, request: GenerationRequest) -> list[Sample]:
         final: Any = None
@@ -89,13 +119,13 @@ class VllmEngine:
                 final = output
         if final is None:
             raise GenerationFailed("vLLM ended the request without an output")
-        return sorted((self._sample(out, request) for out in final.outputs), key=lambda sample: sample.index)
+        return sorted((sample_of(out, request.detokenize) for out in final.outputs), key=lambda sample: sample.index)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Sample], None]:
         with _translated_errors():
             async with contextlib.aclosing(self._run(request, RequestOutputKind.DELTA)) as outputs:
                 async for output in outputs:
-                    yield [self._sample(out, request) for out in output.outputs]
+                    yield [sample_of(out, request.detokenize) for out in output.outputs]
 
     def _run(self, request: GenerationRequest, kind: RequestOutputKind) -> Any:
         if self._llm is None:
@@ -104,19 +134,8 @@ class VllmEngine:
             {"type": "token", "prompt_token_ids": request.token_ids},  # "type": 0.19 on takes it as rendered input
             _sampling_params(request.params, request.detokenize, kind),
             request.request_id,
+            lora_request=_lora_request(request.adapter),
             priority=request.priority,
-        )
-
-    @staticmethod
-    def _sample(output: Any, request: GenerationRequest) -> Sample:
-        return Sample(
-            index=output.index,
-            token_ids=list(output.token_ids),
-            text=output.text if request.detokenize else None,
-            finish_reason=output.finish_reason,
-            stop_reason=output.stop_reason,
-            cumulative_logprob=output.cumulative_logprob,
-            logprobs=_plain_logprobs(output.logprobs),
         )
 
     def is_alive(self) -> bool:
@@ -130,6 +149,8 @@ class VllmEngine:
             running=int(self.stats.gauges["vllm:num_requests_running"]),
             waiting=int(self.stats.gauges["vllm:num_requests_waiting"]),
             seconds_since_step=self.stats.seconds_since_step,
+            max_model_len=self._llm.model_config.max_model_len if self._llm else None,
+            notes=self._notes,
         )
 
     async def stop(self) -> None:
@@ -157,40 +178,14 @@ def _stat_logger(stats: EngineStats) -> Callable[..., StatLoggerBase]:
         def record(self, scheduler_stats: Any = None, iteration_stats: Any = None, *_: Any, **__: Any) -> None:
             stats.step_completed()
             if scheduler_stats is not None:
-                _take_scheduler_stats(stats, scheduler_stats)
+                take_scheduler_stats(stats, scheduler_stats)
             if iteration_stats is not None:
-                _take_iteration_stats(stats, iteration_stats)
+                take_iteration_stats(stats, iteration_stats)
 
         def log_engine_initialized(self) -> None:
             pass
 
     return StatsCollector
-
-
-def _take_scheduler_stats(stats: EngineStats, scheduler: Any) -> None:
-    stats.gauges["vllm:num_requests_running"] = scheduler.num_running_reqs
-    stats.gauges["vllm:num_requests_waiting"] = scheduler.num_waiting_reqs
-    stats.gauges["vllm:kv_cache_usage_perc"] = scheduler.kv_cache_usage
-    speculation = getattr(scheduler, "spec_decoding_stats", None)
-    if speculation is not None:
-        for name in ("num_drafts", "num_draft_tokens", "num_accepted_tokens"):
-            stats.count(f"vllm:spec_decode_{name}_total", getattr(speculation, name))
-
-
-def _take_iteration_stats(stats: EngineStats, step: Any) -> None:
-    by_source = getattr(step, "prompt_token_stats", None)  # 0.16 on; before, one number
-    stats.count("vllm:prompt_tokens_total", by_source.total if by_source is not None else step.num_prompt_tokens)
-    stats.count("vllm:generation_tokens_total", step.num_generation_tokens)
-    stats.count("vllm:num_preemptions_total", step.num_preempted_reqs)
-    stats.histograms["vllm:time_to_first_token_seconds"].observe(step.time_to_first_tokens_iter)
-    between = getattr(step, "inter_token_latencies_iter", None)  # 0.11 on; before, under the older name
-    stats.histograms["vllm:inter_token_latency_seconds"].observe(
-        step.time_per_output_tokens_iter if between is None else between
-    )
-    for finished in step.finished_requests:
-        stats.count("vllm:request_success_total", 1, (("finished_reason", str(finished.finish_reason)),))
-        stats.histograms["vllm:e2e_request_latency_seconds"].observe([finished.e2e_latency])
-        stats.histograms["vllm:request_queue_time_seconds"].observe([finished.queued_time])
 
 
 @lru_cache(maxsize=1024)
@@ -200,33 +195,29 @@ def _sampling_params(params: SamplingParameters, detokenize: bool, kind: Request
     ``skip_clone`` (0.19 on) makes vLLM copy the object shallowly for each request instead of deeply; nothing in it is
     changed afterwards but for additions that are the same for every request.
     """
-    fields = {name: getattr(params, name) for name in params.__struct_fields__}
-    fields["stop"] = list(params.stop_strings) or None
-    for name in ("stop_token_ids", "allowed_token_ids", "bad_words"):
-        fields[name] = list(getattr(params, name) or ()) or None
-    fields["logit_bias"] = dict(params.logit_bias or ()) or None
-    fields.update(_structured_outputs(fields.pop("structured_outputs")))
+    fields = sampling_fields(params)
+    if params.structured_outputs is not None:
+        fields.update(_structured_outputs(structure_fields(params.structured_outputs)))
     if params.n == 1 and hasattr(SamplingParams, "skip_clone"):
         fields["skip_clone"] = True
     try:
         return SamplingParams(**fields, detokenize=detokenize, output_kind=kind)
     except (ValueError, VLLMClientError) as exc:
-        raise InvalidArgument(f"sampling_parameters: {_first_line(exc)}") from exc
+        raise InvalidArgument(f"sampling_parameters: {first_line(exc)}") from exc
 
 
-def _structured_outputs(structure: StructuredOutputs | None) -> dict[str, Any]:
-    if structure is None:
-        return {}
-    wanted = msgspec.structs.asdict(structure)
-    wanted["choice"] = list(structure.choice) if structure.choice is not None else None
-    given = {name: value for name, value in wanted.items() if value is not None}
+def _structured_outputs(fields: dict[str, Any]) -> dict[str, Any]:
     try:
         from vllm.sampling_params import StructuredOutputsParams  # 0.11 on
     except ImportError:
         from vllm.sampling_params import GuidedDecodingParams
 
-        return {"guided_decoding": GuidedDecodingParams(**given)}
-    return {"structured_outputs": StructuredOutputsParams(**given)}
+        return {"guided_decoding": GuidedDecodingParams(**fields)}
+    return {"structured_outputs": StructuredOutputsParams(**fields)}
+
+
+def _lora_request(adapter: Adapter | None) -> LoRARequest | None:
+    return adapter and LoRARequest(adapter.name, adapter.number, adapter.folder)
 
 
 @contextlib.contextmanager
@@ -237,30 +228,7 @@ def _translated_errors() -> Iterator[None]:
     except EngineDeadError as exc:
         raise EngineUnavailable("the engine died") from exc
     except (ValueError, VLLMClientError) as exc:
-        raise InvalidArgument(_first_line(exc)) from exc
+        raise InvalidArgument(first_line(exc)) from exc
     except RuntimeError as exc:
         logger.exception("vLLM failed on a request")
         raise GenerationFailed("the engine failed on this prompt") from exc
-
-
-def _plain_logprobs(logprobs: Any) -> list[dict[int, dict[str, Any]]] | None:
-    if logprobs is None:
-        return None
-    return [
-        {
-            token_id: {"logprob": item.logprob, "rank": item.rank, "decoded_token": item.decoded_token}
-            for token_id, item in position.items()
-        }
-        for position in logprobs
-    ]
-
-
-def _cause(exc: BaseException) -> str:
-    """The innermost error's first line: vLLM wraps causes several times."""
-    while exc.__cause__ is not None:
-        exc = exc.__cause__
-    return _first_line(exc)
-
-
-def _first_line(exc: BaseException) -> str:
-    return (str(exc).strip() or type(exc).__name__).splitlines()[0]

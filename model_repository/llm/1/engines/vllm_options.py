@@ -8,22 +8,33 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+from collections.abc import MutableMapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from ..adapters import Adapters
 from ..logs import logger
 from ..settings import ModelSettings
+from .failure_log import configure_logging
+from .gpus import metax_present
+from .speculation import speculative_config
 
 Device = Literal["cpu", "gpu"]
 
 # AsyncLLM's own defaults (128 and 2048 in 0.32) are those of an interactive server; batches of questions want more.
 _MAX_NUM_SEQS = {"cpu": 256, "gpu": 1024}
 _MAX_NUM_BATCHED_TOKENS = {"cpu": 4096, "gpu": 16384}
+_LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM has room for
+_MAX_LORAS = 8  # in one step; memory is set aside for each
+_DEVICES = Path("/dev")
 _BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
-def prepare_environment(settings: ModelSettings, environ: Any = os.environ) -> None:
+def prepare_environment(
+    settings: ModelSettings, environ: MutableMapping[str, str] = os.environ, device_root: Path = _DEVICES
+) -> None:
     """Set what vLLM and transformers read from the environment at import; what the user set stays."""
     defaults = {
         "VLLM_LOGGING_LEVEL": settings.vllm_log_level,
@@ -32,14 +43,22 @@ def prepare_environment(settings: ModelSettings, environ: Any = os.environ) -> N
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; vLLM's own choice on a CPU is a share of all memory
         "TOKENIZERS_PARALLELISM": "true",  # else a forked engine switches the batch tokenizer to one core
     }
-    if () < _installed_release() < (0, 11):
+    if () < installed_release() < (0, 11):
         defaults["VLLM_USE_V1"] = "1"  # off the main thread 0.10 would choose the old engine
+    if not metax_present(device_root):
+        defaults["VLLM_PLUGINS"] = ""  # none: an image may carry a plugin for a GPU that this machine has not
+    if not environ.get("CUDA_VISIBLE_DEVICES", "all").strip():
+        del environ["CUDA_VISIBLE_DEVICES"]  # blank means unset; to CUDA it would mean no device
     for name, value in defaults.items():
         environ.setdefault(name, value)
+    configure_logging(settings.vllm_log_level, environ)
 
 
 def engine_options(settings: ModelSettings, device: Device, max_model_len: int) -> dict[str, Any]:
-    """Engine arguments by vLLM's names. Those of ``VLLM_ENGINE_ARGS`` win over all others."""
+    """Engine arguments by vLLM's names. Those of ``VLLM_ENGINE_ARGS`` win over all others.
+
+    Raises :class:`StartupError` for adapters or a draft model that cannot be had.
+    """
     options: dict[str, Any] = {
         "model": settings.model_dir,
         "served_model_name": settings.served_name,
@@ -63,6 +82,8 @@ def engine_options(settings: ModelSettings, device: Device, max_model_len: int) 
         "load_format": "auto" if settings.load_format == "awq" else settings.load_format,
         "kv_cache_dtype": settings.kv_cache_dtype,
         "compilation_config": _compilation_config(settings.compilation_config),
+        "speculative_config": speculative_config(settings.speculation, installed_release()),
+        **_lora_options(Adapters.load(settings.lora_modules)),
     }
     if settings.load_format == "awq":
         logger.warning("VLLM_LOAD_FORMAT=awq is no load format; auto is used, which finds AWQ weights by itself")
@@ -71,8 +92,17 @@ def engine_options(settings: ModelSettings, device: Device, max_model_len: int) 
     return options
 
 
+def _lora_options(adapters: Adapters) -> dict[str, Any]:
+    if not len(adapters):
+        return {}
+    # A rank beyond vLLM's largest is passed as it is: vLLM then says what it has.
+    rank = next((rank for rank in _LORA_RANKS if rank >= adapters.max_rank), adapters.max_rank)
+    at_once = min(len(adapters), _MAX_LORAS)
+    return {"enable_lora": True, "max_loras": at_once, "max_cpu_loras": len(adapters), "max_lora_rank": rank}
+
+
 def _memory_share(settings: ModelSettings, device: Device) -> float | None:
-    """The share of the device's memory that each engine may use; the operator's is for all its engines together."""
+    """The share of the device's memory that each engine may use; on a GPU the plan says it."""
     if settings.gpu_memory_utilization is not None:
         return settings.gpu_memory_utilization / (settings.engines_per_gpu or 1)
     # vLLM's own 0.92 counts all of a CPU's memory, which other programs use too; the KV cache has a size of its own.
@@ -100,9 +130,22 @@ def _compilation_config(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
-def _installed_release() -> tuple[int, ...]:
-    """Major and minor version of the installed vLLM, by whichever distribution it came; empty if there is none."""
+def installed_version() -> str:
+    """The installed vLLM's version, by whichever distribution it came; empty if there is none."""
     for name in ("vllm", "vllm-cpu"):
         with contextlib.suppress(metadata.PackageNotFoundError):
-            return tuple(int(part) for part in metadata.version(name).split(".")[:2])
-    return ()
+            return metadata.version(name)
+    return ""
+
+
+def installed_release() -> tuple[int, ...]:
+    """Major, minor and patch version of the installed vLLM; empty if there is none."""
+    return tuple(int(part) for part in re.findall(r"\d+", installed_version())[:3])
+
+
+def expected_device(gpu_present: bool) -> Device:
+    """What the installed vLLM will compute on: a build for CPUs does not use a GPU."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        metadata.version("vllm-cpu")
+        return "cpu"
+    return "gpu" if gpu_present and not installed_version().endswith("+cpu") else "cpu"

@@ -1,0 +1,60 @@
+"""Which engine takes a prompt: the least loaded, or, among nearly equals, the one that knows how the prompt begins."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+from .base import GenerationRequest
+from .slots import Slot, expected_work
+
+# Prompts that agree in this many first tokens share cached blocks of the prefix cache; the longest agreement counts.
+_PREFIXES = (64, 256, 1024)
+_REMEMBERED = 8192
+
+
+class Placement:
+    """Remembers which engines have lately seen which beginnings."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[int, frozenset[str]] = OrderedDict()
+
+    def choose(self, slots: Sequence[Slot], request: GenerationRequest) -> Slot | None:
+        """The slot for a prompt; ``None`` if no engine takes prompts now."""
+        free = [slot for slot in slots if slot.is_alive and not slot.reserved]
+        if len(free) < 2:
+            return free[0] if free else None
+        least = min(free, key=lambda slot: slot.outstanding)
+        keys = list(_prefix_keys(request.token_ids))
+        if not keys:
+            return least
+        bound = least.outstanding + expected_work(request)
+        near = [slot for slot in free if slot is least or slot.outstanding < bound]
+        chosen = self._warmest(near, keys) or least
+        self._remember(keys, chosen.name)
+        return chosen
+
+    def forget(self, name: str) -> None:
+        """An engine has lost its cache."""
+        self._seen = OrderedDict((key, names - {name}) for key, names in self._seen.items() if names != {name})
+
+    def _warmest(self, near: Sequence[Slot], keys: Sequence[int]) -> Slot | None:
+        for key in reversed(keys):
+            names = self._seen.get(key, frozenset())
+            warm = [slot for slot in near if slot.name in names]
+            if warm:
+                return min(warm, key=lambda slot: slot.outstanding)
+        return None
+
+    def _remember(self, keys: Sequence[int], name: str) -> None:
+        for key in keys:
+            self._seen[key] = self._seen.pop(key, frozenset()) | {name}
+        while len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+
+
+def _prefix_keys(token_ids: Sequence[int]) -> Iterator[int]:
+    for length in _PREFIXES:
+        if len(token_ids) < length:
+            return
+        yield hash((length, tuple(token_ids[:length])))

@@ -1,0 +1,150 @@
+"""Machines that lack something: ports, shared memory, files (F8), network (F9), disk (F10), a steady clock (F11).
+
+What changes the machine is done in name spaces of its own, for the service alone; that needs root.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.e2e.stack import Ports, Stack
+
+pytestmark = pytest.mark.timeout(300)
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="name spaces need root")
+SMALL_SHM = "mount -t tmpfs -o size=16m tmpfs /dev/shm"
+FEW_FILES = "ulimit -n 256"
+# Nothing of the disk may be written but what `make serve` has prepared, and the folder for temporary files is full.
+NO_DISK = (
+    "mount -t tmpfs -o size=64k tmpfs /tmp; head -c 1m /dev/zero >/tmp/full 2>/dev/null || true;"
+    "mount -o remount,ro,bind / 2>/dev/null || { mount --rbind / /; mount -o remount,ro,bind /; }"
+)
+LOOPBACK_UP = (
+    "import fcntl, socket, struct;"
+    "fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh14x', b'lo', 1))"  # SIOCSIFFLAGS, IFF_UP
+)
+
+
+def environment(model: Path, ports: Ports, **settings: str) -> dict[str, str]:
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
+    names = {"GATEWAY_PORT": ports.gateway, "TRITON_GRPC_PORT": ports.grpc, "TRITON_METRICS_PORT": ports.metrics}
+    return {**kept, **{name: str(port) for name, port in names.items()}, "MODEL_DIR": str(model), **settings}
+
+
+def refusal(model: Path, before: str = "true", unshare: bool = False, ports: Ports | None = None) -> list[str]:
+    """Start the service after a shell command, and return what it says when it does not start."""
+    serve = [*(["unshare", "--mount"] if unshare else []), "bash", "-ec", f'{before}; exec "$@"', "-"]
+    done = subprocess.run(
+        [*serve, sys.executable, "-m", "runtime", "serve"],
+        cwd=ROOT,
+        env=environment(model, ports or Ports.free()),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 1
+    return (done.stdout + done.stderr).splitlines()
+
+
+@pytest.mark.parametrize("variable", ["TRITON_GRPC_PORT", "TRITON_METRICS_PORT"])
+def test_a_port_that_is_taken_is_told_in_one_line(default_model: Path, variable: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        free = Ports.free()
+        ports = Ports(free.gateway, port, free.metrics) if "GRPC" in variable else Ports(free.gateway, free.grpc, port)
+        (line,) = refusal(default_model, ports=ports)
+    assert line.startswith(f"cannot start: {variable}: port {port} is taken by ")
+    assert f"(pid {os.getpid()})" in line
+
+
+@as_root
+def test_too_little_shared_memory_is_told_in_one_line(default_model: Path) -> None:
+    (line,) = refusal(default_model, SMALL_SHM, unshare=True)
+    assert line.startswith("cannot start: shared memory: /dev/shm has 16 MiB free")
+
+
+def test_too_few_open_files_are_told_in_one_line(default_model: Path) -> None:
+    (line,) = refusal(default_model, FEW_FILES)
+    assert line.startswith("cannot start: open files: at most 256 files may be open")
+
+
+@as_root
+def test_without_network_and_without_a_disk_to_write_to_it_starts_and_serves(
+    default_model: Path, tmp_path: Path, stacks: object
+) -> None:
+    """Only loopback; read-only files; temporary folder full. With vLLM, which uses the network among its processes."""
+    stacks.stop()  # type: ignore[attr-defined]
+    ports = Ports.free()
+    inside = f'{shlex.join([sys.executable, "-c", LOOPBACK_UP])}; {NO_DISK}; exec "$@"'
+    command = ["unshare", "--net", "--mount", "bash", "-ec", inside, "-", sys.executable, "-m", "runtime", "serve"]
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        env = environment(default_model, ports)
+        service = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    try:
+        asked = ask_inside(service, ports, log)
+        assert '"response":"' in asked, log.read_text()
+    finally:
+        service.terminate()
+        code = service.wait(120)
+    assert code == 0, log.read_text()[-4000:]
+
+
+def ask_inside(service: subprocess.Popen[bytes], ports: Ports, log: Path) -> str:
+    """Send a question from within the service's network, as soon as it is ready."""
+    deadline = time.monotonic() + 200
+    while "ready after" not in log.read_text(errors="replace"):
+        assert service.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.3)
+    ask = (
+        'import sys, urllib.request as r; q = r.Request(sys.argv[1], b\'{"prompt": "a", "max_new_tokens": 4}\','
+        "{'Content-Type': 'application/json'}); print(r.urlopen(q, timeout=60).read().decode())"
+    )
+    url = f"http://127.0.0.1:{ports.gateway}/predict"
+    inside = ["nsenter", "--net", f"--target={service.pid}", sys.executable, "-c", ask, url]
+    return subprocess.run(inside, capture_output=True, text=True, timeout=90, check=True).stdout
+
+
+@pytest.fixture
+def wall_clock(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A file with the wall clock's offset in seconds, and the variables that make a service heed it."""
+    library, offset = tmp_path / "wall_clock.so", tmp_path / "offset"
+    source = Path(__file__).with_name("wall_clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", library, source], check=True)
+    offset.write_text("0")
+    return offset, {"LD_PRELOAD": str(library), "WALL_CLOCK_OFFSET": str(offset)}
+
+
+def test_a_clock_that_jumps_an_hour_forth_and_back_fires_no_time_out(
+    default_model: Path, tmp_path: Path, wall_clock: tuple[Path, dict[str, str]]
+) -> None:
+    """Only the wall clock, and only the service's: the monotonic one cannot jump, and the machine's is not touched."""
+    offset, preloaded = wall_clock
+    settings = {"MODEL_DIR": str(default_model), "USE_VLLM": "false", **preloaded}
+    stack = Stack.start({**settings, "REQUEST_TIMEOUT_S": "200", "TRITON_MAX_RESTARTS": "0"}, tmp_path / "log")
+    try:
+        with ThreadPoolExecutor(1) as client:
+            running = client.submit(stack.predict, ["a"] * 8, max_new_tokens=200, ignore_eos=True)
+            for seconds in ("3600", "-3600", "0"):
+                offset.write_text(seconds)
+                assert stack.predict("b", max_new_tokens=4) is not None
+                assert stack.is_ready()
+            assert len(running.result()) == 8
+        assert "restarting Triton" not in stack.text()
+        hours = {line[11:13] for line in stack.text().splitlines() if " INFO gateway.request: " in line}
+        assert len(hours) > 1, "the service has seen the jumps"
+    finally:
+        code = stack.stop()
+    assert code == 0

@@ -1,0 +1,69 @@
+"""Prompts that begin alike go where their beginning is known, as long as that engine has no more to do."""
+
+from __future__ import annotations
+
+from llm_model.engines.base import GenerationRequest
+from llm_model.engines.placement import Placement
+from llm_model.engines.slots import Changes, Slot
+from llm_model.parameters import SamplingParameters
+from tests.unit.model.fake_engines import ScriptedEngine
+
+DOCUMENT = list(range(300))
+
+
+def slots(count: int = 3) -> list[Slot]:
+    return [Slot(ScriptedEngine(name), Changes()) for name in "abcdef"[:count]]
+
+
+def prompt(tokens: list[int]) -> GenerationRequest:
+    return GenerationRequest("r", tokens, SamplingParameters(max_tokens=16))
+
+
+def chosen(placement: Placement, of: list[Slot], tokens: list[int]) -> str:
+    slot = placement.choose(of, prompt(tokens))
+    assert slot is not None
+    return slot.name
+
+
+def test_a_beginning_that_an_engine_knows_goes_there() -> None:
+    placement, of = Placement(), slots()
+    of[0].outstanding = 1
+    assert chosen(placement, of, DOCUMENT) == "b"
+    of[0].outstanding = 0
+    assert chosen(placement, of, [*DOCUMENT, 7]) == "b"
+    assert chosen(placement, of, [9, *DOCUMENT]) == "a"
+
+
+def test_the_longest_beginning_counts() -> None:
+    placement, of = Placement(), slots(2)
+    assert chosen(placement, of, DOCUMENT) == "a"
+    other = [*DOCUMENT[:64], *range(1000, 1300)]
+    of[0].outstanding = 10_000
+    assert chosen(placement, of, other) == "b"
+    of[0].outstanding = of[1].outstanding = 0
+    assert chosen(placement, of, DOCUMENT) == "a"
+    assert chosen(placement, of, other) == "b"
+
+
+def test_work_counts_more_than_a_beginning() -> None:
+    placement, of = Placement(), slots(2)
+    assert chosen(placement, of, DOCUMENT) == "a"
+    of[0].outstanding = len(DOCUMENT) + 16
+    assert chosen(placement, of, DOCUMENT) == "b"
+
+
+def test_an_engine_that_was_restarted_knows_nothing() -> None:
+    placement, of = Placement(), slots(2)
+    of[0].outstanding = 1
+    assert chosen(placement, of, DOCUMENT) == "b"
+    placement.forget("b")
+    of[0].outstanding = 0
+    assert chosen(placement, of, DOCUMENT) == "a"
+
+
+def test_engines_that_take_nothing_are_not_chosen() -> None:
+    placement, of = Placement(), slots(2)
+    of[0].reserved = True
+    assert chosen(placement, of, DOCUMENT) == "b"
+    of[1].recovery = "restarting"
+    assert placement.choose(of, prompt(DOCUMENT)) is None

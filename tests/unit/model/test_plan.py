@@ -1,0 +1,159 @@
+"""How many engines there are, where, and how they share a GPU's memory and a machine's cores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llm_model.engines.gpus import Gpu
+from llm_model.engines.plan import Facts, Plan, make_plan
+from llm_model.settings import ModelSettings
+
+GIB = 1 << 30
+H100 = Gpu("0", 80 * GIB)
+SMALL, MIDDLE, LARGE = GIB, 4 * GIB, 8 * GIB
+
+
+def gpu_plan(
+    weights: int = SMALL,
+    gpus: tuple[Gpu, ...] = (H100,),
+    release: tuple[int, ...] = (0, 32),
+    **environ: str,
+) -> Plan:
+    settings = ModelSettings.from_env(environ)
+    return make_plan(settings, Facts("gpu", gpus, weights, release, range(16), environ))
+
+
+def cpu_plan(cores: int = 2, **environ: str) -> Plan:
+    return make_plan(ModelSettings.from_env(environ), Facts("cpu", (), SMALL, (0, 32), range(cores), environ))
+
+
+def options(plan: Plan) -> dict[str, Any]:
+    """The engine arguments, the same for all engines."""
+    first, *others = (engine.options for engine in plan.engines)
+    assert all(other == first for other in others)
+    return dict(first)
+
+
+# How many
+
+
+@pytest.mark.parametrize(
+    "weights, count", [(SMALL, 4), (3 * GIB // 2, 4), (3 * GIB // 2 + 1, 2), (MIDDLE, 2), (LARGE, 1), (0, 1)]
+)
+def test_a_small_model_has_several_engines_on_a_gpu(weights: int, count: int) -> None:
+    assert len(gpu_plan(weights).engines) == count
+
+
+@pytest.mark.parametrize("memory, count", [(80, 4), (40, 4), (24, 3), (16, 2), (8, 1)])
+def test_there_are_fewer_where_the_memory_does_not_hold_them(memory: int, count: int) -> None:
+    assert len(gpu_plan(SMALL, (Gpu("0", memory * GIB),)).engines) == count
+
+
+def test_a_gpu_that_does_not_tell_its_memory_has_one_engine_unless_told_otherwise() -> None:
+    assert len(gpu_plan(gpus=(Gpu("0"),)).engines) == 1
+    assert len(gpu_plan(gpus=(Gpu("0"),), ENGINES_PER_GPU="3").engines) == 3
+
+
+def test_the_operators_number_is_taken_everywhere() -> None:
+    assert len(gpu_plan(LARGE, ENGINES_PER_GPU="6").engines) == 6
+    assert len(cpu_plan(ENGINES_PER_GPU="2").engines) == 2
+    assert len(cpu_plan().engines) == 1
+
+
+# Where
+
+
+def test_every_gpu_has_its_engines() -> None:
+    plan = gpu_plan(MIDDLE, (H100, Gpu("1", 80 * GIB)))
+    assert [(engine.name, engine.gpu) for engine in plan.engines] == [
+        ("vllm-0", "0"),
+        ("vllm-1", "1"),
+        ("vllm-2", "0"),
+        ("vllm-3", "1"),
+    ]
+    assert [engine.environ["CUDA_VISIBLE_DEVICES"] for engine in plan.engines] == ["0", "1", "0", "1"]
+
+
+def test_tensor_parallel_engines_have_groups_of_gpus() -> None:
+    gpus = tuple(Gpu(str(number), 80 * GIB) for number in range(5))
+    plan = gpu_plan(LARGE, gpus, TENSOR_PARALLEL_SIZE="2")
+    assert [engine.gpu for engine in plan.engines] == ["0,1", "2,3"]
+
+
+def test_too_few_gpus_for_a_group_are_left_for_vllm_to_explain() -> None:
+    (engine,) = gpu_plan(LARGE, TENSOR_PARALLEL_SIZE="2").engines
+    assert engine.gpu == "0"
+
+
+# Memory
+
+
+def test_engines_share_their_gpus_memory() -> None:
+    found = options(gpu_plan(SMALL, GPU_MEMORY_UTILIZATION="0.8"))
+    assert found["gpu_memory_utilization"] == 0.2
+    assert 4 * (found["kv_cache_memory_bytes"] + SMALL) < 0.8 * 80 * GIB
+    assert found["kv_cache_memory_bytes"] > 8 * GIB
+
+
+def test_the_share_is_nine_tenths_or_less_where_the_driver_needs_more() -> None:
+    assert options(gpu_plan(LARGE))["gpu_memory_utilization"] == 0.9
+    assert options(gpu_plan(LARGE, (Gpu("0", None, "metax"),)))["gpu_memory_utilization"] == 0.6
+
+
+@pytest.mark.parametrize(
+    "release, memory, together", [((0, 32), 80, 2), ((0, 19), 80, 2), ((0, 18), 80, 1), ((0, 10), 80, 1)]
+)
+def test_engines_start_side_by_side_where_their_memory_is_said(
+    release: tuple[int, ...], memory: int, together: int
+) -> None:
+    plan = gpu_plan(MIDDLE, (Gpu("0", memory * GIB),), release)
+    assert (len(plan.engines), plan.side_by_side) == (2, together)
+    assert ("kv_cache_memory_bytes" in options(plan)) == (together == 2)
+
+
+def test_engines_that_measure_start_one_after_the_other_on_a_gpu_but_on_all_gpus_at_once() -> None:
+    plan = gpu_plan(MIDDLE, (H100, Gpu("1", 80 * GIB)), (0, 10))
+    assert (len(plan.engines), plan.side_by_side) == (4, 2)
+    assert {engine.gpu for engine in plan.engines[:2]} == {"0", "1"}
+
+
+# Batches and threads
+
+
+def test_one_engine_captures_graphs_for_its_whole_batch() -> None:
+    assert options(gpu_plan(LARGE))["max_cudagraph_capture_size"] == 1024
+    assert options(gpu_plan(LARGE, VLLM_MAX_NUM_SEQS="300"))["max_cudagraph_capture_size"] == 300
+    assert "max_cudagraph_capture_size" not in options(gpu_plan(LARGE, VLLM_ENFORCE_EAGER="1"))
+    assert "max_cudagraph_capture_size" not in options(gpu_plan(LARGE, VLLM_COMPILATION_CONFIG="3"))
+
+
+def test_several_engines_take_a_thousand_prompts_together() -> None:
+    for count in (2, 4, 6):
+        found = options(gpu_plan(SMALL, ENGINES_PER_GPU=str(count)))
+        assert "max_cudagraph_capture_size" not in found
+        assert found["max_num_seqs"] * count >= 1024
+    assert options(gpu_plan(SMALL, VLLM_MAX_NUM_SEQS="64"))["max_num_seqs"] == 64
+
+
+def test_an_engine_on_a_gpu_has_one_thread_unless_told_otherwise() -> None:
+    assert gpu_plan().engines[0].environ["OMP_NUM_THREADS"] == "1"
+    assert "OMP_NUM_THREADS" not in gpu_plan(OMP_NUM_THREADS="8").engines[0].environ
+
+
+def cores_of(plan: Plan) -> list[str | None]:
+    return [engine.environ.get("VLLM_CPU_OMP_THREADS_BIND") for engine in plan.engines]
+
+
+def test_several_engines_on_a_cpu_share_its_cores() -> None:
+    assert cores_of(cpu_plan(2, ENGINES_PER_GPU="2")) == ["0", "1"]
+    assert cores_of(cpu_plan(5, ENGINES_PER_GPU="2")) == ["0,1", "2,3,4"]
+    assert cores_of(cpu_plan(1, ENGINES_PER_GPU="2")) == [None, "0"]
+    assert cores_of(cpu_plan(8)) == [None]
+
+
+def test_cores_that_the_operator_gave_stay() -> None:
+    own = {"VLLM_CPU_OMP_THREADS_BIND": "0-1"}
+    assert cores_of(cpu_plan(8, ENGINES_PER_GPU="2", **own)) == [None, None]
+    assert cores_of(cpu_plan(8, ENGINES_PER_GPU="2", TENSOR_PARALLEL_SIZE="2")) == [None, None]

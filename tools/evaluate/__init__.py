@@ -1,0 +1,1 @@
+"""Plays the course's evaluator against a running service."""

@@ -1,0 +1,1 @@
+"""Publishes a model folder on ModelScope."""
