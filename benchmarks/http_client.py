@@ -75,11 +75,12 @@ async def ask_all(address: Address, messages: Sequence[bytes], clients: int) -> 
             await connection.ask(message)
             each.append(time.perf_counter() - began)
 
-    began = time.perf_counter()
-    await asyncio.gather(*map(client, connections))
-    seconds = time.perf_counter() - began
-    await asyncio.gather(*(connection.close() for connection in connections))
-    return seconds, each
+    try:
+        began = time.perf_counter()
+        await asyncio.gather(*map(client, connections))
+        return time.perf_counter() - began, each
+    finally:
+        await asyncio.gather(*(connection.close() for connection in connections), return_exceptions=True)
 
 
 def run_all(url: str, path: str, bodies: Sequence[Any], clients: int) -> tuple[float, list[float]]:

@@ -93,7 +93,7 @@ def test_a_report_has_medians_spread_targets_and_conditions(tmp_path: Path) -> N
 
 async def test_the_client_sends_each_message_once_and_reads_whole_bodies() -> None:
     got: list[Any] = []
-    closed = asyncio.Semaphore(0)
+    left = asyncio.Semaphore(0)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError):  # the client has closed
@@ -102,7 +102,8 @@ async def test_the_client_sends_each_message_once_and_reads_whole_bodies() -> No
                 got.append(json.loads(await reader.readexactly(length)))
                 writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes")
         writer.close()
-        closed.release()
+        await writer.wait_closed()
+        left.release()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
@@ -110,7 +111,7 @@ async def test_the_client_sends_each_message_once_and_reads_whole_bodies() -> No
         messages = [request(address, "/predict", {"n": number}) for number in range(20)]
         seconds, each = await ask_all(address, messages, clients=3)
         for _ in range(3):
-            await closed.acquire()
+            await asyncio.wait_for(left.acquire(), 30)
     assert sorted(body["n"] for body in got) == list(range(20))
     assert len(each) == 20
     assert seconds > 0
