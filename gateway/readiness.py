@@ -62,6 +62,8 @@ class Readiness:
         self._suspected_at = -1.0
         self._answered_at = -1.0
         self.state: State = "warming"
+        self.is_dead = False
+        """The model has said that its engines are dead and will not come back by themselves."""
 
     @property
     def is_ready(self) -> bool:
@@ -77,6 +79,7 @@ class Readiness:
             return  # sent before the latest fault: says nothing about now
         self._answered_at = time.monotonic()
         self._retry_s = self._times.first_retry_s
+        self.is_dead = False
         if self.state != "ready":
             logger.info("the model at %s is ready", self._name)
             self.state = "ready"
@@ -113,6 +116,7 @@ class Readiness:
                 self.confirm(started)
         except GatewayError as exc:
             self._failed(exc)
+            self.is_dead = await self._engines_are_dead()
         except Exception:  # the loop must outlive any mistake in a probe
             logger.exception("the probe of %s failed unexpectedly", self._name)
             self._failed(UpstreamUnavailable("the probe failed"))
@@ -124,6 +128,14 @@ class Readiness:
         self._retry_s = min(self._retry_s * 2, self._times.last_retry_s)
         self.suspect(exc.message)
         self._wake.clear()  # the next probe waits its back-off
+
+    async def _engines_are_dead(self) -> bool:
+        """Whether the model says so of all its engines. One that does not answer says nothing."""
+        try:
+            engines = (await self._ask_status()).get("engines") or ()
+        except GatewayError:
+            return False
+        return bool(engines) and all(engine.get("state") == "dead" for engine in engines)
 
     async def _makes_progress(self, waited_s: float) -> bool:
         try:

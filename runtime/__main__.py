@@ -59,7 +59,7 @@ def become_gateway() -> int:
     """Replace this process by the gateway."""
     from runtime.gateway_command import run_gateway
 
-    run_gateway(os.environ)
+    run_gateway()
 
 
 def run_watchdog() -> int:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from typing import NoReturn
 
 from runtime.processes import end_with_parent
-from runtime.settings import gateway_python
 
 
-def run_gateway(environ: Mapping[str, str]) -> NoReturn:
+def run_gateway() -> NoReturn:
     """Become `python -m gateway`, which drains when supervisord is gone."""
-    python = str(gateway_python(environ) or sys.executable)
     end_with_parent(signal.SIGTERM)
-    os.execve(python, [python, "-m", "gateway"], dict(environ))
+    os.execv(sys.executable, [sys.executable, "-m", "gateway"])

@@ -113,6 +113,7 @@ class Launcher:
             RUN_DIR_VARIABLE: str(self._run_dir),
             "SERVICE_ROOT": str(self._settings.root),
             "SERVICE_PYTHON": sys.executable,
+            "SERVICE_GATEWAY_PYTHON": str(self._settings.gateway_python or sys.executable),
             "SERVICE_WEBUI": str(self._settings.web_page).lower(),
             "SERVICE_GATEWAY_STOP_S": str(self._stop_times.gateway_s),
             "SERVICE_TRITON_STOP_S": str(self._stop_times.triton_s),

@@ -39,7 +39,7 @@ class RuntimeSettings:
     triton_server_dir: Path | None
     """Set: the folder with ``bin/tritonserver`` and ``backends``; nothing else is looked at."""
     gateway_python: Path | None
-    """The interpreter of the gateway, where it has an environment of its own; None: the launcher's."""
+    """The interpreter of gateway and watchdog, where they have an environment of their own; None: the launcher's."""
     triton_runtime_dir: Path
     """Where the embedded Triton is assembled."""
     use_vllm: UseVllm

@@ -30,9 +30,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # run as a file, so that it needs no particular working folder
 
 from runtime.interpreter import Interpreter  # noqa: E402
-from runtime.triton_runtime import CONTAINER_DIR, WHEEL  # noqa: E402
 
 REQUIREMENTS = ROOT / "requirements"
+# As in runtime/triton_runtime.py. The layer of packages is made again when a file changes that this one imports.
+CONTAINER_DIR = Path("/opt/tritonserver")
+WHEEL = "nvidia-pytriton"
 # What the model imports beside vLLM and the standard library: vLLM brings it, so a base without it is broken.
 MODEL_IMPORTS = ("jinja2", "msgspec", "torch", "transformers")
 PYTHONS_OF_THE_LISTS = ("3.11", "3.12")
@@ -156,7 +158,15 @@ def install(requirements: Sequence[str], environment: Path) -> None:
             listed.flush()
             # Not into the pip's own environment, and whatever a base holds: hence --target.
             command = [str(ROOT / ".venv" / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-input"]
-            command += ["--no-cache-dir", "--no-deps", "--target", str(site_packages), "--requirement", listed.name]
+            command += [
+                "--no-cache-dir",
+                "--no-deps",
+                "--upgrade",
+                "--target",
+                str(site_packages),
+                "--requirement",
+                listed.name,
+            ]
             run(command)
 
 

@@ -79,6 +79,8 @@ def new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         yield fresh
+        for file in fresh.iterdir():
+            file.chmod(0o644)  # libraries write weights that only their owner can read, and a container is another user
         shutil.rmtree(out, ignore_errors=True)
         fresh.rename(out)
     except OSError as exc:

@@ -61,5 +61,5 @@ async def _patiently(client: GatewayClient, prompts: Sequence[str], options: Map
             tries += 1
             if exc.status != 429 or tries > _BUSY_RETRIES:
                 raise
-            pause_s = min(exc.retry_after_s or 1, _LONGEST_PAUSE_S)
+            pause_s = min(1 if exc.retry_after_s is None else exc.retry_after_s, _LONGEST_PAUSE_S)
         await asyncio.sleep(pause_s)

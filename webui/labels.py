@@ -8,8 +8,9 @@ import gradio as gr
 
 from webui.texts import Language, say
 
-# For every event: the page is for people, the gateway has the API; and what runs is told by a line of text.
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+# For every event: the page is for people, the gateway has the API; a line of text tells what runs; and nobody waits
+# for somebody else's answer, as the gateway does the queueing.
+QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
 
 
 class Labels:

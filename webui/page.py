@@ -39,9 +39,8 @@ def build_page(client: GatewayClient) -> Any:
     with gr.Blocks(title=say("en", "page.title"), analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         with gr.Row():
             title = gr.Markdown(elem_id="title")
-            # Without a value until the browser has said which one it wants: choosing one is what fills the page in.
             language = labels.put(
-                gr.Radio([("English", "en"), ("中文", "zh")], value=None, elem_id="language"), label="page.language"
+                gr.Radio([("English", "en"), ("中文", "zh")], value="en", elem_id="language"), label="page.language"
             )
         with gr.Tabs():
             chat = ChatTab(client, labels, language)
@@ -49,12 +48,15 @@ def build_page(client: GatewayClient) -> Any:
             status = StatusTab(client, labels, language)
         status.rests_with([chat.tab, batch.tab])
 
-        async def greet(request: gr.Request) -> tuple[Language, str]:
-            return preferred(request.headers.get("accept-language", "")), await chat.first_system_prompt()
-
         def relabel(chosen: Language) -> list[Any]:
             return [f"## {say(chosen, 'page.title')}", *labels.updates(chosen)]
 
-        page.load(greet, None, [language, chat.system_prompt], **QUIET)
-        language.change(relabel, language, [title, *labels.components], **QUIET)
+        async def greet(request: gr.Request) -> list[Any]:
+            wanted = preferred(request.headers.get("accept-language", ""))
+            return [await chat.first_system_prompt(), wanted, *relabel(wanted)]
+
+        # `input` is the reader's own choice; `greet` has said the rest in one go.
+        labelled = [title, *labels.components]
+        page.load(greet, None, [chat.system_prompt, language, *labelled], **QUIET)
+        language.input(relabel, language, labelled, **QUIET)
     return page

@@ -38,8 +38,8 @@ def health_routes(upstreams: Upstreams, health: Endpoint) -> APIRouter:
 
     @router.get("/health/ready", responses=_NOT_READY)
     async def ready() -> Response:
-        """The model has answered lately."""
-        return _status(upstreams, "ready")
+        """The model has answered lately: `ready`, else `warming`, `recovering`, or `dead` if it needs a restart."""
+        return _json(503, "dead") if upstreams.is_dead else _status(upstreams, "ready")
 
     return router
 

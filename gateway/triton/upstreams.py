@@ -83,6 +83,11 @@ class Upstreams:
         return "recovering" if "recovering" in states else "warming"
 
     @property
+    def is_dead(self) -> bool:
+        """Whether no server is ready and none has an engine that comes back by itself."""
+        return all(upstream.readiness.is_dead for upstream in self._upstreams)
+
+    @property
     def ready_count(self) -> int:
         return sum(upstream.readiness.is_ready for upstream in self._upstreams)
 

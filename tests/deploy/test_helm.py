@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
         "networkPolicy": {
             "clients": [{"namespaceSelector": {"matchLabels": {"team": "course"}}}],
             "scrapers": [{"namespaceSelector": {"matchLabels": {"team": "monitoring"}}}],
+            "egress": [{"to": [{"namespaceSelector": {"matchLabels": {"team": "traces"}}}]}],
         },
         "tolerations": [{"key": "gpu", "operator": "Exists"}],
     },

@@ -18,13 +18,9 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.e2e.stack import Ports, Stack
-from tests.faults.conftest import IMPATIENT
 
 pytestmark = pytest.mark.timeout(300)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="name spaces need root")
-FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
-with_faketime = pytest.mark.skipif(not FAKETIME.is_file(), reason="libfaketime is not installed (apt: faketime)")
-
 SMALL_SHM = "mount -t tmpfs -o size=16m tmpfs /dev/shm"
 FEW_FILES = "ulimit -n 256"
 # Nothing of the disk may be written but what `make serve` has prepared, and the folder for temporary files is full.
@@ -121,23 +117,34 @@ def ask_inside(service: subprocess.Popen[bytes], ports: Ports, log: Path) -> str
     return subprocess.run(inside, capture_output=True, text=True, timeout=90, check=True).stdout
 
 
-@with_faketime
-def test_a_clock_that_jumps_an_hour_forth_and_back_fires_no_time_out(default_model: Path, tmp_path: Path) -> None:
-    """Only the wall clock: the monotonic one cannot jump."""
-    clock = tmp_path / "clock"
-    clock.write_text("+0")
-    fake = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
-    settings = {"MODEL_DIR": str(default_model), "USE_VLLM": "false", "DONT_FAKE_MONOTONIC": "1", **fake, **IMPATIENT}
-    stack = Stack.start({**settings, "REQUEST_TIMEOUT_S": "120", "TRITON_MAX_RESTARTS": "0"}, tmp_path / "log")
+@pytest.fixture
+def wall_clock(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A file with the wall clock's offset in seconds, and the variables that make a service heed it."""
+    library, offset = tmp_path / "wall_clock.so", tmp_path / "offset"
+    source = Path(__file__).with_name("wall_clock.c")
+    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", library, source], check=True)
+    offset.write_text("0")
+    return offset, {"LD_PRELOAD": str(library), "WALL_CLOCK_OFFSET": str(offset)}
+
+
+def test_a_clock_that_jumps_an_hour_forth_and_back_fires_no_time_out(
+    default_model: Path, tmp_path: Path, wall_clock: tuple[Path, dict[str, str]]
+) -> None:
+    """Only the wall clock, and only the service's: the monotonic one cannot jump, and the machine's is not touched."""
+    offset, preloaded = wall_clock
+    settings = {"MODEL_DIR": str(default_model), "USE_VLLM": "false", **preloaded}
+    stack = Stack.start({**settings, "REQUEST_TIMEOUT_S": "200", "TRITON_MAX_RESTARTS": "0"}, tmp_path / "log")
     try:
         with ThreadPoolExecutor(1) as client:
-            running = client.submit(stack.predict, ["a"] * 8, max_new_tokens=300, ignore_eos=True)
-            for offset in ("+1h", "-1h", "+0"):
-                clock.write_text(offset)
+            running = client.submit(stack.predict, ["a"] * 8, max_new_tokens=200, ignore_eos=True)
+            for seconds in ("3600", "-3600", "0"):
+                offset.write_text(seconds)
                 assert stack.predict("b", max_new_tokens=4) is not None
                 assert stack.is_ready()
             assert len(running.result()) == 8
         assert "restarting Triton" not in stack.text()
+        hours = {line[11:13] for line in stack.text().splitlines() if " INFO gateway.request: " in line}
+        assert len(hours) > 1, "the service has seen the jumps"
     finally:
         code = stack.stop()
     assert code == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,9 +24,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Builder]:
 
 
 @pytest.fixture(scope="session")
-def debian(images: Builder, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def debian(images: Builder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The root folder of a plain Debian."""
-    return builder.debian(tmp_path_factory.mktemp("base") / "debian")
+    folder = tmp_path_factory.mktemp("base") / "debian"
+    yield builder.debian(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

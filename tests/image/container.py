@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.stack import descendants
+from tests.e2e.stack import descendants, parent_of
 
 _INSIDE = """
 set -eu
@@ -75,7 +75,7 @@ class Container:
             )
         container = Container(process, 0, log)
         container.wait_for(lambda: bool(descendants(process.pid)), 30, "started")
-        container.pid = min(descendants(process.pid))
+        (container.pid,) = (pid for pid in descendants(process.pid) if parent_of(pid) == process.pid)
         return container
 
     def wait_ready(self) -> None:

@@ -21,7 +21,8 @@ def volumes(scratch: Path) -> list[str]:
     mounts = {Path("/etc/pip.conf"): config}
     for value in settings.values():
         for word in value.split():
-            path = Path(urlsplit(word).path if word.startswith("file://") else word)
+            is_index = word.startswith("file://")  # its pages lead to files beside it
+            path = Path(urlsplit(word).path).parent if is_index else Path(word)
             if path.is_absolute() and path.exists():
                 mounts[path] = path
     if _CERTIFICATES.exists():

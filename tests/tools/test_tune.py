@@ -16,10 +16,11 @@ import pytest
 
 from scripts.env_file import parse
 from tests.conftest import ROOT
+from tests.e2e.stack import is_running
 from tests.fakes.programs import write_program
 from tools.console import run
 from tools.errors import UsageError
-from tools.tune import report
+from tools.tune import report, service
 from tools.tune.__main__ import main
 from tools.tune.space import Choice, Range, read_space
 
@@ -109,6 +110,17 @@ def test_a_finished_search_only_reports_and_another_search_needs_another_folder(
     assert "holds a study with another space" in capsys.readouterr().err
 
 
+def test_a_service_that_does_not_stop_is_ended_with_all_its_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "STOP_S", 0.5)
+    monkeypatch.setattr(service, "STOP_AT_ONCE_S", 0.5)
+    settings = {"FAULT": "stubborn", "CHILD": str(tmp_path / "child")}
+    with service.running_service([sys.executable, str(LAUNCHER)], settings, tmp_path / "log", 60):
+        child = int((tmp_path / "child").read_text())
+    wait_for(lambda: not is_running(child))
+
+
 def test_nothing_passes(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     assert study.tune("[search]\nGOOD = [0]\n", "--trials", 1) == 1
     assert not (study.out / "best.env").exists()
@@ -188,7 +200,7 @@ def started(folder: Path) -> list[int]:
     return [int(line) for line in file.read_text().split()] if file.exists() else []
 
 
-def wait_for(condition: Any, timeout_s: float = 90) -> None:
+def wait_for(condition: Any, timeout_s: float = 180) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline

@@ -127,9 +127,11 @@ def test_a_question_file_is_answered_and_scored(
     picture(page, "web-batch.png")
 
 
-def test_the_status_tab_knows_the_engine(page: Page) -> None:
+def test_the_status_tab_knows_the_engine(page: Page, service: Service) -> None:
+    info = service.stack.info()
     page.get_by_role("tab", name="Status").click()
-    expect(page.locator("#status-service")).to_contain_text("vllm")
+    expect(page.locator("#status-service")).to_contain_text(info["model"])
+    expect(page.locator("#status-service")).to_contain_text(f"{info['backend']} {info['backend_version']}")
     expect(page.locator("#status-engines tbody tr")).to_have_count(1)
     expect(page.locator("#status-service svg polyline")).to_have_count(1)
     picture(page, "web-status.png")

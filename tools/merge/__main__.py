@@ -16,7 +16,7 @@ DTYPES = ("auto", "float16", "bfloat16", "float32")
 
 def main(arguments: Sequence[str]) -> int:
     """Merge and tell what was done."""
-    job, json_file = _parse(arguments)
+    job, json_file = parse(arguments)
     result = merge(job)
     print(f"{result['merged_weights']} weights merged, {result['megabytes']:,.1f} MB, {result['dtype']}: {job.out}")
     if json_file:
@@ -25,7 +25,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parse(arguments: Sequence[str]) -> tuple[Merge, Path | None]:
+def parse(arguments: Sequence[str]) -> tuple[Merge, Path | None]:
+    """Return what to merge and the file for the JSON result."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.merge", description="Put a PEFT adapter into its base model."
     )

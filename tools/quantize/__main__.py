@@ -17,6 +17,7 @@ def main(arguments: Sequence[str]) -> int:
     result = quantize(job)
     before, after = result["megabytes_before"], result["megabytes"]
     print(f"{job.method}: {before:,.1f} MB → {after:,.1f} MB in {result['seconds']:.0f} s: {job.out}")
+    say("on a CPU, serve it with DTYPE=bfloat16: vLLM's kernels for quantized weights have no float32")
     if json_file:
         write_json(json_file, result)
         say(f"written: {json_file}")

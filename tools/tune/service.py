@@ -14,7 +14,7 @@ from pathlib import Path
 from tools.errors import ToolError
 from tools.evaluate.service import ROOT, wait_healthy
 
-STOP_S = 45.0
+STOP_S, STOP_AT_ONCE_S = 45.0, 20.0
 PORTS = ("GATEWAY_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
 PR_SET_PDEATHSIG = 1
 
@@ -57,25 +57,32 @@ def _check_alive(process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the service in order, and after a while without."""
+    """End the service: in order, then at once, then by force."""
+    for patience_s in (STOP_S, STOP_AT_ONCE_S):
+        if process.poll() is None:
+            process.terminate()  # the launcher drains at the first, and ends everything at once at the second
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=patience_s)
     if process.poll() is None:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=STOP_S)
-    for pid in _session(process.pid):  # supervisord gives each program a process group, but not a session
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.wait()
+        for pid in [*_descendants(process.pid), process.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
 
 
-def _session(leader: int) -> list[int]:
-    """The processes of a session that was made by ``leader``."""
-    found = []
+def _descendants(pid: int) -> list[int]:
+    """All processes below one; the launcher takes in those whose parents have died."""
+    children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError, IndexError):
             fields = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            if int(fields[3]) == leader:
-                found.append(int(entry.name))
+            children.setdefault(int(fields[1]), []).append(int(entry.name))
+    found: list[int] = []
+    todo = [pid]
+    while todo:
+        below = children.get(todo.pop(), [])
+        found += below
+        todo += below
     return found
 
 

@@ -38,7 +38,6 @@ class BatchTab:
             self._run,
             [language, self.file, self.at_a_time, self.max_tokens],
             [self.notice, self.results, self.download],
-            concurrency_limit=None,
             **QUIET,
         )
         self.stop.click(self._stop, None, None, queue=False, **QUIET)

@@ -94,7 +94,6 @@ class ChatTab:
                 self._answer,
                 [language, self.question, self.conversation, *settings],
                 [self.question, self.conversation, self.notice, self.used],
-                concurrency_limit=None,
                 **QUIET,
             )
         # Not queued: a stop must not wait behind what it is to stop.

@@ -17,17 +17,19 @@ from tests.unit.docs.markdown import fences
 from tests.unit.model.tiny_model import write_model_folder
 
 MAX_MODEL_LEN = 512
+COPIED = ("gateway", "runtime", "model_repository")
 
 
 @pytest.fixture(scope="session")
 def two_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with a second model, which serves a folder of its own."""
     root = tmp_path_factory.mktemp("project")
-    for name in ("gateway", "runtime", "model_repository"):
-        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "supervisord.conf", root)
-    (root / "model").mkdir()
-    other = write_model_folder(root / "model")
+    for entry in ROOT.iterdir():
+        if entry.name in COPIED:  # a link would lead back to the project and its repository
+            shutil.copytree(entry, root / entry.name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif not entry.name.startswith("."):
+            (root / entry.name).symlink_to(entry)
+    other = write_model_folder(tmp_path_factory.mktemp("model"))
     text = (ROOT / "docs" / "triton-model.md").read_text(encoding="utf-8")
     (commands,) = [fence.code for fence in fences(text) if fence.code.startswith("cp -r model_repository/llm")]
     assert "/models/other" in commands

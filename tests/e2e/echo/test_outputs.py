@@ -73,7 +73,7 @@ def test_each_combination_of_flags_gives_exactly_its_outputs(
         expected |= {"error"} if prompts > 1 else set()
         for pieces in rows.values():
             assert all(set(piece) == expected for piece in pieces), flags
-            assert (len(pieces) > 1) == streamed
+            assert len(pieces) == 1 or streamed  # tokens of one moment come together
             check_row(pieces, flags, 2)
 
 

@@ -20,7 +20,9 @@ from gateway.settings import GatewaySettings
 from tests.fakes.triton_server import FakeTriton
 from tests.unit.gateway.waiting import until, until_async
 
-QUICK_PROBES = ProbeTimes(interval_s=0.1, patience_s=1.0, busy_stall_s=1.0, first_retry_s=0.02, last_retry_s=0.05)
+QUICK_PROBES = ProbeTimes(
+    interval_s=0.1, look_s=0.2, patience_s=1.0, busy_stall_s=1.0, first_retry_s=0.02, last_retry_s=0.05
+)
 
 
 class ServerWithoutSignals(GatewayServer):

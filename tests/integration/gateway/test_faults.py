@@ -10,7 +10,7 @@ import grpc  # type: ignore[import-untyped]
 import pytest
 
 from gateway.readiness import ProbeTimes
-from tests.fakes.triton_server import Call, FakeTriton, Refuse, Row, hang, refuse, respond, wait_for
+from tests.fakes.triton_server import Call, FakeTriton, Refuse, Row, echo, hang, refuse, respond, wait_for
 from tests.integration.gateway.harness import Gateway, error_of, running_gateway, running_triton
 from tests.unit.gateway.waiting import until, until_async
 
@@ -207,6 +207,32 @@ async def test_a_model_that_hangs_is_noticed(gateway: Gateway, triton: FakeTrito
     await until_async(not_ready)
     assert (await gateway.client.get("/")).json() == {"status": "recovering"}
     assert (await gateway.client.get("/health/live")).status_code == 200
+
+
+async def _health(gateway: Gateway) -> tuple[tuple[int, str], tuple[int, str]]:
+    """What ``GET /`` and ``GET /health/ready`` say."""
+    found = [await gateway.client.get(path) for path in ("/", "/health/ready")]
+    first, second = [(answer.status_code, answer.json()["status"]) for answer in found]
+    return first, second
+
+
+@pytest.mark.parametrize(("state", "word"), [("restarting", "recovering"), ("dead", "dead")])
+async def test_engines_that_are_gone_in_a_model_that_lives_are_told(
+    gateway: Gateway, triton: FakeTriton, state: str, word: str
+) -> None:
+    assert await _health(gateway) == ((200, "ok"), (200, "ready"))
+    triton.info["engines"] = [{"state": state}]
+    triton.probe = hang()  # the pool holds prompts while its engine starts again
+
+    async def told() -> bool:
+        return await _health(gateway) == ((503, "recovering"), (503, word))
+
+    await until_async(told)
+    assert (await gateway.client.get("/health/live")).status_code == 200
+    triton.info["engines"] = [{"state": "ready"}]
+    triton.probe = echo
+    await gateway.wait_ready()
+    assert await _health(gateway) == ((200, "ok"), (200, "ready"))
 
 
 async def test_retries_do_not_hold_two_places(gateway: Gateway, triton: FakeTriton) -> None:

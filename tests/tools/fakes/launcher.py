@@ -2,13 +2,16 @@
 
 SPEED   seconds per request; higher is slower
 GOOD    0: wrong answers
-FAULT   exit: ends at once; unready: never gets ready; silent: never answers a question
+FAULT   exit: ends at once; unready: never gets ready; silent: never answers a question;
+        stubborn: ignores SIGTERM, and has a child in another session
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,4 +52,8 @@ if __name__ == "__main__":
             notes.write(f"{os.getpid()}\n")
     if FAULT == "exit":
         sys.exit("cannot start: FAULT is exit")
+    if FAULT == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        child = subprocess.Popen(["sleep", "3600"], start_new_session=True)
+        Path(os.environ["CHILD"]).write_text(str(child.pid))
     ThreadingHTTPServer(("127.0.0.1", int(os.environ["GATEWAY_PORT"])), Handler).serve_forever()

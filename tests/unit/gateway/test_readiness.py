@@ -13,7 +13,9 @@ from gateway.errors import UpstreamUnavailable
 from gateway.readiness import ProbeTimes, Readiness, makes_progress
 from tests.unit.gateway.waiting import DEADLINE_S, until
 
-TIMES = ProbeTimes(interval_s=0.02, patience_s=0.05, busy_stall_s=0.5, first_retry_s=0.01, last_retry_s=0.02)
+TIMES = ProbeTimes(
+    interval_s=0.02, look_s=0.01, patience_s=0.05, busy_stall_s=0.5, first_retry_s=0.01, last_retry_s=0.02
+)
 
 
 class FakeModel:
@@ -136,6 +138,35 @@ async def test_a_start_is_no_fault(model: FakeModel, readiness: Readiness) -> No
     model.gate.clear()
     await until(lambda: model.questions > 2)
     assert (readiness.state, model.abandoned) == ("warming", 0)
+
+
+@pytest.mark.parametrize(
+    "states, gone, dead",
+    [
+        (["restarting"], True, False),
+        (["dead", "restarting"], True, False),
+        (["dead", "dead"], True, True),
+        (["ready", "restarting"], False, False),
+        (["starting", "dead"], False, False),
+    ],
+)
+async def test_engines_that_are_gone_are_no_reason_for_patience(
+    model: FakeModel, states: list[str], gone: bool, dead: bool
+) -> None:
+    patient = ProbeTimes(interval_s=0.02, look_s=0.01, patience_s=60.0, first_retry_s=0.01, last_retry_s=0.02)
+    readiness = Readiness("fake", model.probe, model.ask_status, patient)
+    watching = asyncio.create_task(readiness.run())
+    await asyncio.wait_for(readiness.wait_ready(), DEADLINE_S)
+    model.gate.clear()
+    model.status = {"engines": [{"state": state} for state in states]}
+    questions = model.questions
+    await until(lambda: model.questions > questions and (readiness.state == "recovering") is gone)
+    await until(lambda: readiness.is_dead is dead)
+    model.gate.set()
+    await asyncio.wait_for(readiness.wait_ready(), DEADLINE_S)
+    assert not readiness.is_dead
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
 
 
 @pytest.mark.parametrize("status", [None, {"engines": []}, {"engines": [{"state": "dead"}]}])

@@ -19,6 +19,8 @@ LISTS = [
     "dev.txt",
     "clients.txt",
     "deploy.txt",
+    "tools.txt",
+    "quantize.txt",
 ]
 PINNED = re.compile(r"(?P<name>[a-z0-9][a-z0-9.-]*)={2,3}(?P<version>[0-9][A-Za-z0-9.]*)")
 
@@ -82,3 +84,16 @@ def test_the_gateways_own_list_leaves_the_model_to_the_base() -> None:
     assert {"tritonclient", "fastapi", "modelscope-hub", "huggingface-hub"} <= gateway.keys()
     assert gateway.keys().isdisjoint({"torch", "transformers", "vllm", "modelscope"})
     assert gateway["numpy"] == pins("cpu.txt")["numpy"]
+
+
+def test_the_environment_that_evaluates_gets_one_version_of_what_its_tests_need_too() -> None:
+    tools, tests = pins("tools.txt"), pins("dev.txt")
+    shared = tools.keys() & tests.keys()
+    assert shared
+    assert {name: tests[name] for name in shared} == {name: tools[name] for name in shared}
+    assert "torch" not in tools
+
+
+def test_scores_are_by_the_same_words_wherever_they_are_counted() -> None:
+    tools, tests = pins("tools.txt"), pins("dev.txt")
+    assert [tools[name] for name in ("jieba", "rouge-chinese")] == [tests[name] for name in ("jieba", "rouge-chinese")]

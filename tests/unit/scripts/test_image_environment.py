@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime import triton_runtime
 from scripts import image_environment
 from scripts.image_environment import Base, ImageError, main, pin
 
@@ -73,3 +74,8 @@ def test_what_the_system_lacks_is_named_where_it_cannot_be_installed(monkeypatch
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ImageError, match="lacks libnuma1, and has no apt-get"):
         image_environment.system_packages(["libnuma1"])
+
+
+def test_a_triton_is_looked_for_where_the_launcher_looks() -> None:
+    assert image_environment.CONTAINER_DIR == triton_runtime.CONTAINER_DIR
+    assert image_environment.WHEEL == triton_runtime.WHEEL
