@@ -1,4 +1,4 @@
-"""What the launcher knows of the web page: off by default, checked before the start, not needed by the service."""
+"""What the launcher knows of the web page: off by default, checked before the start."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from runtime.errors import BadSetting
-from runtime.fatal_listener import Event, Watch, judge
 from runtime.preflight import preflight, same_port_problem
 from runtime.readiness import ready_line
 from runtime.settings import RuntimeSettings
@@ -36,12 +35,6 @@ def test_its_bad_settings_and_its_port_are_told_before_the_start() -> None:
     assert not [one for one in problems if "WEBUI" in one.text]
     both = RuntimeSettings.from_env({"WEBUI": "1", "WEBUI_PORT": "8000"})
     assert "WEBUI_PORT are both 8000" in str(same_port_problem(both))
-
-
-def test_a_page_that_cannot_be_kept_running_does_not_end_the_service() -> None:
-    for program, is_given_up in (("webui", False), ("gateway", True)):
-        reason = judge(Event("PROCESS_STATE_FATAL", program), Watch(), ("127.0.0.1", 1))
-        assert (reason is not None) is is_given_up
 
 
 def test_the_ready_line_has_its_address() -> None:
