@@ -28,7 +28,7 @@ from runtime.log_pump import LogPump
 from runtime.preflight import preflight, report
 from runtime.readiness import Readiness
 from runtime.settings import RuntimeSettings
-from runtime.triton_command import ENGINE_STOP_S, RUN_ID_VARIABLE, SHM_DIR, remove_shared_memory
+from runtime.triton_command import ENGINE_STOP_S, LAUNCHER_VARIABLE, RUN_ID_VARIABLE, SHM_DIR, remove_shared_memory
 from runtime.triton_runtime import obtain
 
 # Beyond SHUTDOWN_GRACE_S: the gateway ends by itself after it; Triton then unloads the model and stops its engines.
@@ -111,6 +111,7 @@ class Launcher:
             **self._settings.model_variables(),
             **self._temporary_folder(),
             RUN_ID_VARIABLE: self._run_id,
+            LAUNCHER_VARIABLE: str(os.getpid()),
             RUN_DIR_VARIABLE: str(self._run_dir),
             "SERVICE_ROOT": str(self._settings.root),
             "SERVICE_PYTHON": sys.executable,

@@ -89,18 +89,15 @@ def test_the_child_of_a_process_whose_first_thread_has_ended_is_found_and_ended(
     assert subprocess.run(run, capture_output=True, timeout=30, check=True).stdout == b"True [] False\n"
 
 
-def test_strays_are_those_that_lost_their_place_below_supervisord() -> None:
-    command = [sys.executable, "-c", "input(print('up', flush=True) or '')"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    mark = f"RUN={os.urandom(8).hex()}"
-    name, _, value = mark.partition("=")
-    with subprocess.Popen(command, env={name: value}, **pipes) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline() == b"up\n"
-        assert processes.strays(mark.encode(), supervisord=os.getpid()) == [], "it has its place"
-        assert processes.strays(mark.encode(), supervisord=child.pid) == []
-        assert processes.strays(mark.encode(), supervisord=1 << 30) == [child.pid]
-        child.communicate(b"\n")
+def test_strays_are_what_the_launcher_has_beside_supervisord(tree: tuple[subprocess.Popen[bytes], int]) -> None:
+    outer, innermost = tree
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as supervisord:
+        found = processes.strays(os.getpid(), supervisord.pid)
+        assert {outer.pid, innermost} <= set(found)
+        assert supervisord.pid not in found
+        assert innermost not in processes.strays(os.getpid(), outer.pid)
+        assert processes.strays(outer.pid, supervisord.pid) == [], "not this one's launcher"
+        supervisord.communicate(b"\n")
 
 
 def test_a_zombie_has_ended() -> None:
