@@ -109,6 +109,7 @@ class Launcher:
         environ = {
             **self._environ,
             **self._settings.model_variables(),
+            **self._temporary_folder(),
             RUN_ID_VARIABLE: self._run_id,
             RUN_DIR_VARIABLE: str(self._run_dir),
             "SERVICE_ROOT": str(self._settings.root),
@@ -137,6 +138,10 @@ class Launcher:
         supervisord.returncode = 0  # reaped with the orphans here, not by subprocess
         self._logs.close_sources()
         return supervisord.pid
+
+    def _temporary_folder(self) -> dict[str, str]:
+        """Where nothing can be written to the disk, all programs need another place, and supervisord does not start."""
+        return {"TMPDIR": str(self._run_dir)} if self._run_dir.parent == SHM_DIR else {}
 
     def _watch(self, watched: set[signal.Signals]) -> int:
         while self._exit_status is None:

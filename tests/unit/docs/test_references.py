@@ -17,7 +17,7 @@ BASES = (ROOT, ROOT / "gateway", MODEL, MODEL / "1")
 PATH = re.compile(r"(?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|md|sh|txt|toml|pbtxt|conf|json)|\.[a-z]+")
 # Made at run time, or of something else than this project.
 NOT_OURS = {
-    "http/protobuf",
+    *("http/protobuf", "docs/images/"),
     *(".venv", ".venv/bin/python", ".env", ".triton", "models/"),
     *("YukinoStuki/Qwen2.5-0.5B-Plus-LLM", "docs/images/"),
     *("owner/name", "bin/tritonserver", "backends/python/", "model.json", ".in"),
