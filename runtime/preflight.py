@@ -84,7 +84,8 @@ def service_checks(settings: RuntimeSettings, environ: Mapping[str, str]) -> Ite
     yield Check("ports", lambda: same_port_problem(settings))
     if settings.web_page:
         yield Check("web page", lambda: web_page_problem(settings.root))
-        yield Check("web page settings", lambda: settings_problem(["-m", "webui", "--check"], environ, settings.root))
+        page = [sys.executable, "-m", "webui", "--check"]
+        yield Check("web page settings", lambda: settings_problem(page, environ, settings.root))
     yield Check("shared memory", lambda: shm_problem(settings))
 
 

@@ -8,9 +8,17 @@ import gradio as gr
 
 from webui.texts import Language, say
 
-# For every event: the page is for people, the gateway has the API; a line of text tells what runs; and nobody waits
-# for somebody else's answer, as the gateway does the queueing.
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": None}
+# For events that answer once. The page is for people, the gateway has the API; a line of text tells what runs; and
+# nobody waits for somebody else: the gateway queues. Gradio's own queue is left out too: through it, one new page
+# in a few dozen was seen to wait for its first answer for ever (6.31, a busy machine).
+QUIET: dict[str, Any] = {
+    "api_visibility": "private",
+    "show_progress": "hidden",
+    "concurrency_limit": None,
+    "queue": False,
+}
+# For events whose answers come in pieces, which only the queue can send.
+STREAMED: dict[str, Any] = {**QUIET, "queue": True}
 
 
 class Labels:

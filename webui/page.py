@@ -20,7 +20,6 @@ CSS = """
 table.plain {width: 100%; border-collapse: collapse; font-size: 0.95em}
 table.plain th, table.plain td {text-align: left; vertical-align: top; padding: 4px 10px;
   border-bottom: 1px solid var(--border-color-primary)}
-#language {max-width: 220px}
 """
 
 
@@ -38,10 +37,12 @@ def build_page(client: GatewayClient) -> Any:
     labels = Labels()
     with gr.Blocks(title=say("en", "page.title"), analytics_enabled=False, delete_cache=(3600, 86400)) as page:
         with gr.Row():
-            title = gr.Markdown(elem_id="title")
-            language = labels.put(
-                gr.Radio([("English", "en"), ("中文", "zh")], value="en", elem_id="language"), label="page.language"
-            )
+            with gr.Column(scale=4):
+                title = gr.Markdown(elem_id="title")
+            with gr.Column(scale=1, min_width=240):
+                language = labels.put(
+                    gr.Radio([("English", "en"), ("中文", "zh")], value="en", elem_id="language"), label="page.language"
+                )
         with gr.Tabs():
             chat = ChatTab(client, labels, language)
             batch = BatchTab(client, labels, language)

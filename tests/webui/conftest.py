@@ -22,7 +22,7 @@ from tests.e2e.stack import ROOT, Ports
 from tests.fakes.web_gateway import FakeGateway, Script
 
 try:
-    from playwright.sync_api import Browser, Page, expect, sync_playwright
+    from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 except ModuleNotFoundError:
     raise pytest.UsageError("the page's tests have an environment of their own: run `make test-web`") from None
 
@@ -30,8 +30,9 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 if CHROMIUM is None:
     raise pytest.UsageError("no Chromium found: apt-get install chromium fonts-noto-cjk")
 
-PATIENCE_S = float(os.environ.get("PATIENCE_S", "60"))
+PATIENCE_S = 60.0
 IMAGES = ROOT / "docs" / "images"
+CONTEXTS: dict[Browser, dict[str, BrowserContext]] = {}
 expect.set_options(timeout=PATIENCE_S * 1000)
 
 
@@ -101,18 +102,25 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+def context_of(browser: Browser, locale: str) -> BrowserContext:
+    """One for each language: windows of the same one share what has been fetched, as a reader's do."""
+    contexts = CONTEXTS.setdefault(browser, {})
+    if locale not in contexts:
+        contexts[locale] = browser.new_context(locale=locale, viewport={"width": 1280, "height": 900})
+    return contexts[locale]
+
+
 @contextmanager
 def window(browser: Browser, url: str, locale: str = "en-US") -> Iterator[Page]:
     """A fresh window on the page, filled in and ready; nothing that it asks for may be on another host."""
     asked: list[str] = []
-    context = browser.new_context(locale=locale, viewport={"width": 1280, "height": 900})
-    page = context.new_page()
+    page = context_of(browser, locale).new_page()
     page.set_default_timeout(PATIENCE_S * 1000)
     page.on("request", lambda request: asked.append(request.url))
     page.goto(url)
     expect(page.locator("#title")).to_contain_text("Ask the model" if locale.startswith("en") else "向模型提问")
     yield page
-    context.close()
+    page.close()
     hosts = {urlsplit(one).netloc for one in asked if not one.startswith(("data:", "blob:"))}
     assert hosts == {urlsplit(url).netloc}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.fakes.web_gateway import ADMIN_TOKEN, DEFAULT_PROMPT, FakeGateway, Refusal, Script
@@ -104,28 +103,27 @@ def test_an_answer_that_was_cut_says_so(page: Page, script: Script) -> None:
     expect(notice(page)).to_contain_text("cut at the greatest length")
 
 
-@pytest.mark.parametrize(
-    ("refusal", "sentence"),
-    [
-        (Refusal(429, "queue_full", retry_after_s=9), "hands full; please try again in 9 seconds."),
-        (
-            Refusal(503, "not_ready", retry_after_s=4),
-            "not ready yet (it is loading or recovering); please try again in 4",
-        ),
-        (
-            Refusal(400, "invalid_value", "4000 tokens, 2048 fit"),
-            "does not accept this request: 4000 tokens, 2048 fit.",
-        ),
-        (Refusal(401, "unauthorized"), "does not accept the key or token"),
-        (Refusal(502, "model_failed", "the model failed"), "answered with error 502: the model failed."),
-        (Refusal(504, "deadline_exceeded"), "within its time limit."),
-    ],
-    ids=lambda value: str(value.status) if isinstance(value, Refusal) else "",
-)
-def test_an_error_is_a_sentence(page: Page, script: Script, refusal: Refusal, sentence: str) -> None:
-    script.refusal = refusal
-    send(page, "What is a grid?")
-    expect(notice(page)).to_contain_text(sentence)
+REFUSALS = [
+    (Refusal(429, "queue_full", retry_after_s=9), "hands full; please try again in 9 seconds."),
+    (
+        Refusal(503, "not_ready", retry_after_s=4),
+        "not ready yet (it is loading or recovering); please try again in 4",
+    ),
+    (
+        Refusal(400, "invalid_value", "4000 tokens, 2048 fit"),
+        "does not accept this request: 4000 tokens, 2048 fit.",
+    ),
+    (Refusal(401, "unauthorized"), "does not accept the key or token"),
+    (Refusal(502, "model_failed", "the model failed"), "answered with error 502: the model failed."),
+    (Refusal(504, "deadline_exceeded"), "within its time limit."),
+]
+
+
+def test_an_error_is_a_sentence(page: Page, script: Script) -> None:
+    for refusal, sentence in REFUSALS:
+        script.refusal = refusal
+        send(page, "What is a grid?")
+        expect(notice(page)).to_contain_text(sentence)
     expect(page.locator(".toast-body")).to_have_count(0)
 
 

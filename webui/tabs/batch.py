@@ -14,7 +14,7 @@ import gradio as gr
 from webui.batch import Progress, ask_all
 from webui.client import MAX_TOKENS, GatewayClient
 from webui.errors import WebError
-from webui.labels import QUIET, Labels
+from webui.labels import QUIET, STREAMED, Labels
 from webui.questions import Answer, Question, read_questions, write_answers
 from webui.scores import average, can_score, scored
 from webui.stream import Stops, merged
@@ -38,9 +38,9 @@ class BatchTab:
             self._run,
             [language, self.file, self.at_a_time, self.max_tokens],
             [self.notice, self.results, self.download],
-            **QUIET,
+            **STREAMED,
         )
-        self.stop.click(self._stop, None, None, queue=False, **QUIET)
+        self.stop.click(self._stop, None, None, **QUIET)
 
     def _lay_out(self, labels: Labels) -> None:
         with gr.Row():

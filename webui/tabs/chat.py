@@ -12,7 +12,7 @@ import gradio as gr
 from webui.client import MAX_TOKENS, GatewayClient, Generation
 from webui.conversation import Turn, Wish, ask
 from webui.errors import BadUpload, WebError
-from webui.labels import QUIET, Labels
+from webui.labels import QUIET, STREAMED, Labels
 from webui.stream import Stops
 from webui.texts import Language, say
 
@@ -94,11 +94,11 @@ class ChatTab:
                 self._answer,
                 [language, self.question, self.conversation, *settings],
                 [self.question, self.conversation, self.notice, self.used],
-                **QUIET,
+                **STREAMED,
             )
         # Not queued: a stop must not wait behind what it is to stop.
-        self.stop.click(self._stop, None, None, queue=False, **QUIET)
-        self.clear.click(self._clear, None, [self.conversation, self.notice, self.used], queue=False, **QUIET)
+        self.stop.click(self._stop, None, None, **QUIET)
+        self.clear.click(self._clear, None, [self.conversation, self.notice, self.used], **QUIET)
         self.material_file.upload(_read_material, [language, self.material_file], [self.material, self.notice], **QUIET)
 
     async def first_system_prompt(self) -> str:

@@ -19,7 +19,8 @@ PATH = re.compile(r"(?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|md|sh|txt|toml|pbtxt|conf
 NOT_OURS = {
     *("http/protobuf", "docs/images/"),
     *(".venv", ".venv/bin/python", ".env", ".triton", "models/"),
-    *("YukinoStuki/Qwen2.5-0.5B-Plus-LLM", "owner/name", "bin/tritonserver", "backends/python/", "model.json", ".in"),
+    *("YukinoStuki/Qwen2.5-0.5B-Plus-LLM", "docs/images/"),
+    *("owner/name", "bin/tritonserver", "backends/python/", "model.json", ".in"),
     ".docx",
     *("adapter_config.json", "adapter_model.safetensors", "multi_lora.json"),
 }
