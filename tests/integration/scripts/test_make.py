@@ -156,5 +156,5 @@ def test_ci_runs_everything_and_says_whether_all_passed(tmp_path: Path, failing:
     )
     assert done.returncode == status
     ran = re.findall(r"^ran (\S+)", done.stdout, re.MULTILINE)
-    assert ran[:2] == ["lint", "test"]
+    assert {"lint", "test"} <= set(ran)
     assert ran == re.findall(r"^run make (\S+)$", (ROOT / ".ci" / "run").read_text(), re.MULTILINE)
