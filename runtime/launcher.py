@@ -28,7 +28,7 @@ from runtime.log_pump import LogPump
 from runtime.preflight import preflight, report
 from runtime.readiness import Readiness
 from runtime.settings import RuntimeSettings
-from runtime.triton_command import ENGINE_STOP_S, RUN_ID_VARIABLE, SHM_DIR, remove_shared_memory
+from runtime.triton_command import ENGINE_STOP_S, LAUNCHER_VARIABLE, RUN_ID_VARIABLE, SHM_DIR, remove_shared_memory
 from runtime.triton_runtime import obtain
 
 # Beyond SHUTDOWN_GRACE_S: the gateway ends by itself after it; Triton then unloads the model and stops its engines.
@@ -109,7 +109,9 @@ class Launcher:
         environ = {
             **self._environ,
             **self._settings.model_variables(),
+            **self._temporary_folder(),
             RUN_ID_VARIABLE: self._run_id,
+            LAUNCHER_VARIABLE: str(os.getpid()),
             RUN_DIR_VARIABLE: str(self._run_dir),
             "SERVICE_ROOT": str(self._settings.root),
             "SERVICE_PYTHON": sys.executable,
@@ -137,6 +139,10 @@ class Launcher:
         supervisord.returncode = 0  # reaped with the orphans here, not by subprocess
         self._logs.close_sources()
         return supervisord.pid
+
+    def _temporary_folder(self) -> dict[str, str]:
+        """Where nothing can be written to the disk, all programs need another place, and supervisord does not start."""
+        return {"TMPDIR": str(self._run_dir)} if self._run_dir.parent == SHM_DIR else {}
 
     def _watch(self, watched: set[signal.Signals]) -> int:
         while self._exit_status is None:

@@ -58,14 +58,16 @@ def supervised(supervisord: int, program: str) -> list[int]:
     return [pid for pid in children(supervisord) if environment_has(pid, mark)]
 
 
-def strays(assignment: bytes, supervisord: int) -> list[int]:
-    """Processes that were started with this `NAME=value` below `supervisord`, and have lost their place there."""
+def strays(launcher: int, supervisord: int) -> list[int]:
+    """What the launcher has adopted: living processes below it that have lost their place below `supervisord`.
+
+    Told by parents alone: programs that give themselves a title, as vLLM's do, overwrite what /proc shows as their
+    environment.
+    """
+    if supervisord not in children(launcher):
+        return []
     kept = {supervisord, *descendants(supervisord)}
-    return [pid for pid, (_, state) in _states().items() if _left_over(pid, state, kept, assignment)]
-
-
-def _left_over(pid: int, state: bytes, kept: set[int], assignment: bytes) -> bool:
-    return state not in _ENDED and pid not in kept and environment_has(pid, assignment)
+    return [pid for pid in descendants(launcher) if pid not in kept]
 
 
 def environment_has(pid: int, assignment: bytes) -> bool:
@@ -123,14 +125,14 @@ def reap() -> dict[int, int]:
         ended[pid] = os.waitstatus_to_exitcode(status)
 
 
-def end_strays(assignment: bytes, supervisord: int, deadline_s: float = 10.0) -> list[int]:
+def end_strays(launcher: int, supervisord: int, deadline_s: float = 10.0) -> list[int]:
     """Kill what :func:`strays` finds, and last of all what tidies up; somebody else reaps.
 
     Returns:
         What is left after `deadline_s`.
     """
     begun = time.monotonic()
-    while left := strays(assignment, supervisord):
+    while left := strays(launcher, supervisord):
         waited = time.monotonic() - begun
         if waited > deadline_s:
             return left

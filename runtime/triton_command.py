@@ -19,6 +19,7 @@ from runtime.triton_runtime import TritonRuntime, obtain
 
 SHM_DIR = Path("/dev/shm")
 RUN_ID_VARIABLE = "SERVICE_RUN_ID"
+LAUNCHER_VARIABLE = "SERVICE_LAUNCHER"  # its process id
 # After the last request the engines are taken down, which takes 10 s on an idle machine.
 ENGINE_STOP_S = 30
 CLOSED_PROTOCOLS = "shared-memory,model-repository,trace,logging"
@@ -88,9 +89,10 @@ def remove_shared_memory(run_id: str, folder: Path = SHM_DIR) -> None:
         region.unlink(missing_ok=True)
 
 
-def end_predecessor(run_id: str) -> None:
+def end_predecessor(environ: Mapping[str, str], run_id: str) -> None:
     """End what a killed Triton of this run has left: its engines hold the memory that the next ones need."""
-    left = end_strays(f"{RUN_ID_VARIABLE}={run_id}".encode(), supervisord=os.getppid())
+    launcher = environ.get(LAUNCHER_VARIABLE)
+    left = end_strays(int(launcher), supervisord=os.getppid()) if launcher else []
     if left:
         print(f"these processes of the last Triton could not be ended: {left}", file=sys.stderr, flush=True)
     remove_shared_memory(run_id)
@@ -106,7 +108,7 @@ def run_triton(environ: Mapping[str, str]) -> NoReturn:
     python = Interpreter.running()
     runtime = obtain(settings, environ, python)
     run_id = environ.get(RUN_ID_VARIABLE) or secrets.token_hex(4)
-    end_predecessor(run_id)
+    end_predecessor(environ, run_id)
     arguments = triton_arguments(settings, runtime, run_id)
     end_with_parent(signal.SIGTERM)
     os.execve(runtime.server, arguments, triton_environment(environ, settings, runtime, python))

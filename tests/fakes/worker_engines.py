@@ -90,3 +90,24 @@ def never_again(setup: Any) -> tuple[Any, str]:
 
     engine.start = start
     return engine, device
+
+
+def stuck(setup: Any) -> tuple[Any, str]:
+    """The first engine stops making steps at its tenth token, though its process lives; those after it are sound."""
+    engine, device = slow_echo(setup)
+    marker = Path(setup.settings.model_dir, f"{setup.name} was started")
+    if marker.exists():
+        return engine, device
+    marker.touch()
+    stream = engine.stream
+
+    async def stop_at_ten(request: Any) -> AsyncGenerator[Any, None]:
+        count = 0
+        async for piece in stream(request):
+            count += 1
+            if count == 10:
+                await asyncio.sleep(600)
+            yield piece
+
+    engine.stream = stop_at_ten
+    return engine, device

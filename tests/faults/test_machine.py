@@ -1,4 +1,4 @@
-"""Machines that lack something: ports, shared memory, files (F8), network (F9), disk (F10), a steady clock (F11).
+"""Machines that lack something: ports, shared memory, open files (F8), a network (F9), a disk to write to (F10).
 
 What changes the machine is done in name spaces of its own, for the service alone; that needs root.
 """
@@ -11,13 +11,12 @@ import socket
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.e2e.stack import Ports, Stack
+from tests.e2e.stack import Ports
 
 pytestmark = pytest.mark.timeout(300)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="name spaces need root")
@@ -83,14 +82,14 @@ def test_too_few_open_files_are_told_in_one_line(default_model: Path) -> None:
 def test_without_network_and_without_a_disk_to_write_to_it_starts_and_serves(
     default_model: Path, tmp_path: Path, stacks: object
 ) -> None:
-    """Only loopback; read-only files; temporary folder full. With vLLM, which uses the network among its processes."""
+    """Only loopback; read-only files; temporary folder full."""
     stacks.stop()  # type: ignore[attr-defined]
     ports = Ports.free()
     inside = f'{shlex.join([sys.executable, "-c", LOOPBACK_UP])}; {NO_DISK}; exec "$@"'
     command = ["unshare", "--net", "--mount", "bash", "-ec", inside, "-", sys.executable, "-m", "runtime", "serve"]
     log = tmp_path / "log"
     with log.open("wb") as output:
-        env = environment(default_model, ports)
+        env = environment(default_model, ports, USE_VLLM="false")
         service = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         asked = ask_inside(service, ports, log)
@@ -115,36 +114,3 @@ def ask_inside(service: subprocess.Popen[bytes], ports: Ports, log: Path) -> str
     url = f"http://127.0.0.1:{ports.gateway}/predict"
     inside = ["nsenter", "--net", f"--target={service.pid}", sys.executable, "-c", ask, url]
     return subprocess.run(inside, capture_output=True, text=True, timeout=90, check=True).stdout
-
-
-@pytest.fixture
-def wall_clock(tmp_path: Path) -> tuple[Path, dict[str, str]]:
-    """A file with the wall clock's offset in seconds, and the variables that make a service heed it."""
-    library, offset = tmp_path / "wall_clock.so", tmp_path / "offset"
-    source = Path(__file__).with_name("wall_clock.c")
-    subprocess.run(["cc", "-shared", "-fPIC", "-O2", "-Wall", "-Werror", "-o", library, source], check=True)
-    offset.write_text("0")
-    return offset, {"LD_PRELOAD": str(library), "WALL_CLOCK_OFFSET": str(offset)}
-
-
-def test_a_clock_that_jumps_an_hour_forth_and_back_fires_no_time_out(
-    default_model: Path, tmp_path: Path, wall_clock: tuple[Path, dict[str, str]]
-) -> None:
-    """Only the wall clock, and only the service's: the monotonic one cannot jump, and the machine's is not touched."""
-    offset, preloaded = wall_clock
-    settings = {"MODEL_DIR": str(default_model), "USE_VLLM": "false", **preloaded}
-    stack = Stack.start({**settings, "REQUEST_TIMEOUT_S": "200", "TRITON_MAX_RESTARTS": "0"}, tmp_path / "log")
-    try:
-        with ThreadPoolExecutor(1) as client:
-            running = client.submit(stack.predict, ["a"] * 8, max_new_tokens=200, ignore_eos=True)
-            for seconds in ("3600", "-3600", "0"):
-                offset.write_text(seconds)
-                assert stack.predict("b", max_new_tokens=4) is not None
-                assert stack.is_ready()
-            assert len(running.result()) == 8
-        assert "restarting Triton" not in stack.text()
-        hours = {line[11:13] for line in stack.text().splitlines() if " INFO gateway.request: " in line}
-        assert len(hours) > 1, "the service has seen the jumps"
-    finally:
-        code = stack.stop()
-    assert code == 0

@@ -138,7 +138,7 @@ def test_answers_that_came_in_time_count() -> None:
         return prompt
 
     with FakeService(answer) as service:
-        played = play(Plan(service.url, concurrency=2, total_s=3), ["a", "hangs", "b"])
+        played = play(Plan(service.url, concurrency=2, total_s=6), ["a", "hangs", "b"])
         held.set()
     assert [one.text for one in played.answers] == ["a", "", "b"]
     assert [bool(one.error) for one in played.answers] == [False, True, False]

@@ -12,6 +12,7 @@ from tools.results import make_folder, write_json, write_jsonl
 SUMMARY = "summary.json"
 DETAILS = "questions.jsonl"
 PLOT = "score_by_length.png"
+PERFECT = 0.99995  # shown as 1.0000: not worth showing among the worst
 
 
 def text(summary: Summary, judged: Sequence[Judged], show_worst: int) -> str:
@@ -53,6 +54,8 @@ def _latency(summary: Summary) -> str:
 def _worst_lines(judged: Sequence[Judged]) -> list[str]:
     lines = []
     for one in judged:
+        if one.score > PERFECT:
+            break
         lines += [
             f"worst       {one.score:.4f}  question {one.index}: {_short(one.prompt)}",
             f"            answer:    {_short(one.answer) or '–'}",

@@ -15,7 +15,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,13 @@ class Space:
     def suggest(self, trial: Any) -> dict[str, Value]:
         """The searched variables of one trial."""
         return {name: parameter.suggest(trial, name) for name, parameter in self.search.items()}
+
+    def combinations(self) -> Iterator[dict[str, Value]]:
+        """All settings, one by one, if every variable has a list of values; else none."""
+        choices = [one.values for one in self.search.values() if isinstance(one, Choice)]
+        if len(choices) == len(self.search):
+            for values in product(*choices):
+                yield dict(zip(self.search, values, strict=True))
 
     def fingerprint(self) -> str:
         """A text that is another one for another space."""

@@ -12,7 +12,8 @@ from tools.tune.space import Space, Value
 from tools.tune.trial import Measured
 
 STUDY = "study.db"
-CUT = "cut"
+LEFT_OUT = "left_out"
+PROPOSALS = 5  # of the sampler, before settings that are new are looked for one by one
 Measure = Callable[[int, dict[str, Value], Callable[[int, float], bool]], Measured]
 
 
@@ -39,18 +40,21 @@ class Search:
 
     @property
     def trials(self) -> list[Any]:
-        """The finished trials, cut ones left out, oldest first."""
-        cut = self._cut
-        return [one for one in self._study.trials if one.state.is_finished() and one.number not in cut]
+        """The trials that were measured to their end, oldest first."""
+        left_out = self._left_out
+        return [one for one in self._study.trials if one.state.is_finished() and one.number not in left_out]
 
     @property
-    def _cut(self) -> list[int]:
-        """The numbers of trials that were under way when the search was cut."""
-        return list(self._study.user_attrs.get(CUT, []))
+    def _left_out(self) -> list[int]:
+        """The numbers of trials that were cut, or that would have repeated another one."""
+        return list(self._study.user_attrs.get(LEFT_OUT, []))
+
+    def _leave_out(self, number: int) -> None:
+        self._study.set_user_attr(LEFT_OUT, [*self._left_out, number])
 
     def step(self, measure: Measure) -> None:
         """Run one trial. One that fails is recorded as such; other errors than :class:`ToolError` are not caught."""
-        trial = self._study.ask()
+        trial, settings = self._next()
         states = self._optuna.trial.TrialState
 
         def prune(number: int, speed: float) -> bool:
@@ -58,7 +62,7 @@ class Search:
             return bool(trial.should_prune())
 
         try:
-            measured = measure(trial.number, self._space.suggest(trial), prune)
+            measured = measure(trial.number, settings, prune)
         except ToolError as exc:
             trial.set_user_attr("error", str(exc)[:500])
             self._study.tell(trial, state=states.FAIL)
@@ -71,6 +75,31 @@ class Search:
             self._study.tell(trial, state=states.PRUNED)
         else:
             self._study.tell(trial, measured.tokens_per_s)
+
+    def _next(self) -> tuple[Any, dict[str, Value]]:
+        """Ask for settings that were not measured yet, as long as there are any."""
+        known = {_key(one.params): one for one in self.trials}
+        for _ in range(PROPOSALS):
+            trial = self._study.ask()
+            settings = self._space.suggest(trial)
+            earlier = known.get(_key(trial.params))
+            if earlier is None:
+                return trial, settings
+            self._repeat(trial, earlier)
+        new = next((one for one in self._space.combinations() if _key(one) not in known), None)
+        if new:
+            self._study.enqueue_trial(new)
+        trial = self._study.ask()
+        return trial, self._space.suggest(trial)
+
+    def _repeat(self, trial: Any, earlier: Any) -> None:
+        """Tell the sampler what is known of these settings already."""
+        self._leave_out(trial.number)
+        if earlier.value is None:
+            self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+        else:
+            trial.set_constraint("score", self._threshold - earlier.user_attrs["score"])
+            self._study.tell(trial, earlier.value)
 
     def _check_same(self, options: Options) -> None:
         wanted = {
@@ -89,10 +118,14 @@ class Search:
             self._study.enqueue_trial(self._space.start)
         for trial in self._study.trials:
             if trial.state == self._optuna.trial.TrialState.RUNNING:
-                self._study.set_user_attr(CUT, [*self._cut, trial.number])
+                self._leave_out(trial.number)
                 self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
                 if trial.params:
                     self._study.enqueue_trial(trial.params)
+
+
+def _key(params: dict[str, Value]) -> tuple[tuple[str, Value], ...]:
+    return tuple(sorted(params.items()))
 
 
 def log_file(out: Path, number: int) -> Path:

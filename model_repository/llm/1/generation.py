@@ -17,6 +17,7 @@ from .engines.pool import EnginePool
 from .errors import GenerationFailed, InvalidArgument, ModelError
 from .logs import logger
 from .parameters import SamplingParameters
+from .pieces import ready_pieces
 from .prompts import SLICE, Prompt, PromptBuilder
 from .rows import InferenceCall, Row
 from .tokenization import Tokenization
@@ -174,7 +175,7 @@ class Generator:
                 tasks.append(asyncio.create_task(pump(position, item)))
             remaining = len(tasks)
             while remaining:
-                group, ended = await _ready_pieces(pieces)
+                group, ended = await ready_pieces(pieces)
                 remaining -= ended
                 for rows in group:
                     yield rows
@@ -231,31 +232,6 @@ def _common_n(call: InferenceCall) -> int:
 
 def _priority(call: InferenceCall) -> int:
     return SINGLE if call.holds_singles else BATCH
-
-
-async def _ready_pieces(pieces: asyncio.Queue[list[Row] | None]) -> tuple[list[list[Row]], int]:
-    """Wait for a piece and take all that are there by then; also how many prompts have ended.
-
-    Pieces of one moment make one response, each row once: a response for every row and step would keep all others
-    waiting for the thread that sends them. Errors come in a response of their own, as they may end the request.
-    """
-    merged: dict[int, Row] = {}
-    errors: list[Row] = []
-    ended = 0
-    rows = await pieces.get()
-    while True:
-        if rows is None:
-            ended += 1
-        for row in rows or ():
-            if row.error is not None:
-                errors.append(row)
-            elif row.index in merged:
-                merged[row.index].append(row)
-            else:
-                merged[row.index] = row
-        if pieces.empty():
-            return [group for group in (list(merged.values()), errors) if group], ended
-        rows = pieces.get_nowait()
 
 
 async def _in_slices(items: Sequence[Prompt | ModelError]) -> AsyncIterator[tuple[int, Prompt | ModelError]]:

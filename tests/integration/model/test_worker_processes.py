@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -198,6 +199,16 @@ async def test_a_stopped_engine_counts_as_hung_and_its_prompts_are_moved(make: s
         assert await asyncio.gather(*asked) == [[n] * 50 for n in range(40)]
         await until(lambda: states(pool) == ["ready", "ready"])
         assert process_tree.session_members(stopped) == []
+
+
+async def test_an_engine_that_makes_no_steps_is_hung_though_its_process_lives(tmp_path_factory: Any) -> None:
+    folder = tmp_path_factory.mktemp("model")
+    settings = ModelSettings.from_env({"MODEL_DIR": str(folder), "LOG_LEVEL": "WARNING"})
+    spec = WorkerSpec("e0", settings, 4096, "worker_engines:stuck", folders=[FOLDER])
+    async with running(WorkerEngine(spec, HangRule(2.0))) as pool:
+        asked = [asyncio.ensure_future(ask(pool, n)) for n in range(20)]
+        assert await asyncio.gather(*asked) == [[n] * 50 for n in range(20)]
+        assert pool.status()[0].restarts == 1
 
 
 async def test_a_later_start_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ BASES = (ROOT, ROOT / "gateway", MODEL, MODEL / "1")
 PATH = re.compile(r"(?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|md|sh|txt|toml|pbtxt|conf|json)|\.[a-z]+")
 # Made at run time, or of something else than this project.
 NOT_OURS = {
-    "http/protobuf",
+    *("http/protobuf", "docs/images/"),
     *(".venv", ".venv/bin/python", ".env", ".triton", "models/"),
-    *("YukinoStuki/Qwen2.5-0.5B-Plus-LLM", "owner/name", "bin/tritonserver", "backends/python/", "model.json", ".in"),
+    *("YukinoStuki/Qwen2.5-0.5B-Plus-LLM", "docs/images/"),
+    *("owner/name", "bin/tritonserver", "backends/python/", "model.json", ".in"),
     ".docx",
     *("adapter_config.json", "adapter_model.safetensors", "multi_lora.json"),
 }

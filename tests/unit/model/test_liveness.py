@@ -37,6 +37,14 @@ def test_prompts_without_a_step_are_a_hang() -> None:
     assert engine.run(2) == "it has prompts and completed no step for 10 s"
 
 
+def test_the_same_step_told_a_little_differently_is_no_progress() -> None:
+    engine = stepped()
+    for _ in range(18):
+        assert engine.run(0.5) is None
+        engine.step += 1e-5
+    assert engine.run(2) == "it has prompts and completed no step for 10 s"
+
+
 def test_steps_are_none_however_long_a_prompt_waits() -> None:
     assert stepped().run(1000, steps=True) is None
 

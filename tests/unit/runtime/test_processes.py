@@ -70,6 +70,36 @@ def test_shared_memory_of_killed_processes_is_tidied_up() -> None:
     assert not Path("/dev/shm", name).exists()
 
 
+def test_the_child_of_a_process_whose_first_thread_has_ended_is_found_and_ended() -> None:
+    """As a program with threads dies: it looks ended, while a thread of it lives and so does its child."""
+    half_dead = (
+        "import ctypes, subprocess, sys, threading, time; threading.Thread(target=time.sleep, args=(60,)).start();"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], stdout=subprocess.DEVNULL);"
+        "print(p.pid, flush=True); ctypes.CDLL(None).pthread_exit(None)"
+    )
+    script = (
+        "import os, subprocess, sys, time; from runtime import processes; processes.adopt_orphans();"
+        "p = subprocess.Popen([sys.executable, '-c', sys.argv[1]], stdout=subprocess.PIPE);"
+        "child = int(p.stdout.readline()); p.returncode = 0\n"
+        "while p.pid in processes.children(os.getpid()): time.sleep(0.01)\n"
+        "print(processes.descendants(os.getpid()) == [child], processes.end_all(os.getpid(), 0), "
+        "os.path.exists(f'/proc/{child}'))"
+    )
+    run = [sys.executable, "-c", script, half_dead]
+    assert subprocess.run(run, capture_output=True, timeout=30, check=True).stdout == b"True [] False\n"
+
+
+def test_strays_are_what_the_launcher_has_beside_supervisord(tree: tuple[subprocess.Popen[bytes], int]) -> None:
+    outer, innermost = tree
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as supervisord:
+        found = processes.strays(os.getpid(), supervisord.pid)
+        assert {outer.pid, innermost} <= set(found)
+        assert supervisord.pid not in found
+        assert innermost not in processes.strays(os.getpid(), outer.pid)
+        assert processes.strays(outer.pid, supervisord.pid) == [], "not this one's launcher"
+        supervisord.communicate(b"\n")
+
+
 def test_a_zombie_has_ended() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # ended, and not reaped

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 _LONGEST_LOOK_S = 1.0
+_SAME_STEP_S = 1e-3  # its time is worked out of its age, never twice exactly alike
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,14 @@ class HangWatch:
     def look(self, *, busy: bool, last_step: float | None, heard: int) -> str | None:
         """Why the engine counts as hung, if it does.
 
-        ``busy``: it has prompts. ``last_step``: anything that changes with every step. ``heard``: messages so far.
+        ``busy``: it has prompts. ``last_step``: when it completed its latest step, in seconds on any clock, give or
+        take a little each time it is told. ``heard``: messages so far.
         """
         elapsed = self._elapsed()
-        stepped, spoke = last_step != self._last_step, heard != self._heard
-        self._last_step, self._heard = last_step, heard
+        stepped, spoke = _is_later(last_step, self._last_step), heard != self._heard
+        self._heard = heard
         if stepped:
-            self._first_step = False
+            self._first_step, self._last_step = False, last_step
         self._without_step_s = 0.0 if stepped or not busy else self._without_step_s + elapsed
         self._without_word_s = 0.0 if spoke else self._without_word_s + elapsed
         limit = self._rule.silence_s * (self._rule.first_step_factor if self._first_step else 1.0)
@@ -64,3 +66,7 @@ class HangWatch:
         now = self._clock()
         elapsed, self._looked_at = now - self._looked_at, now
         return min(elapsed, _LONGEST_LOOK_S)
+
+
+def _is_later(step: float | None, before: float | None) -> bool:
+    return step is not None and (before is None or step > before + _SAME_STEP_S)
