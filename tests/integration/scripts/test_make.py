@@ -150,6 +150,7 @@ def test_tests_do_not_see_the_callers_settings(project: Project) -> None:
 def test_ci_runs_everything_and_says_whether_all_passed(tmp_path: Path, failing: str, status: int) -> None:
     shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
     write_program(tmp_path / "bin" / "make", f'#!/bin/bash\necho "ran $1"\n[ "$1" != {failing} ]\n')
+    write_program(tmp_path / "bin" / "dpkg-query", "#!/bin/bash\necho install ok installed\n")
     environ = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", ".ci/run"], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=30, check=False
