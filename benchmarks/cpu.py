@@ -19,7 +19,7 @@ BATCH, BATCHES = 1024, 5
 LARGE = 10_000
 GATEWAY, STUB = "-m gateway", "triton_python_backend_stub"
 # What the service asks vLLM for on a CPU (vllm_options.py); the peers that are "tuned" get the same.
-ENGINE = {"max_model_len": 2048, "max_num_seqs": 256, "max_num_batched_tokens": 4096, "enforce_eager": True}
+ENGINE = {"max_model_len": 2048, "max_num_seqs": 272, "max_num_batched_tokens": 4096, "enforce_eager": True}
 ENGINE_ENVIRON = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1"}
 
 

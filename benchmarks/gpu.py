@@ -19,9 +19,9 @@ TOKENS = 64
 # The service's own choices for a GPU (vllm_options.py); "tuned" peers get the same.
 ENGINE = {
     "max_model_len": 2048,
-    "max_num_seqs": 1024,
+    "max_num_seqs": 1040,
     "max_num_batched_tokens": 16384,
-    "max_cudagraph_capture_size": 1024,
+    "max_cudagraph_capture_size": 1040,
 }
 QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
 OURS = "this service"

@@ -123,7 +123,7 @@ def test_engines_that_measure_start_one_after_the_other_on_a_gpu_but_on_all_gpus
 
 
 def test_one_engine_captures_graphs_for_its_whole_batch() -> None:
-    assert options(gpu_plan(LARGE))["max_cudagraph_capture_size"] == 1024
+    assert options(gpu_plan(LARGE))["max_cudagraph_capture_size"] == 1040
     assert options(gpu_plan(LARGE, VLLM_MAX_NUM_SEQS="300"))["max_cudagraph_capture_size"] == 300
     assert "max_cudagraph_capture_size" not in options(gpu_plan(LARGE, VLLM_ENFORCE_EAGER="1"))
     assert "max_cudagraph_capture_size" not in options(gpu_plan(LARGE, VLLM_COMPILATION_CONFIG="3"))

@@ -28,14 +28,14 @@ PLAIN = {
 
 
 def test_a_plain_start_on_a_gpu() -> None:
-    expected = {"dtype": "auto", "max_num_seqs": 1024, "max_num_batched_tokens": 16384, "enforce_eager": False}
+    expected = {"dtype": "auto", "max_num_seqs": 1040, "max_num_batched_tokens": 16384, "enforce_eager": False}
     assert options("gpu") == PLAIN | expected
 
 
 def test_a_plain_start_on_a_cpu() -> None:
     found = options("cpu")
     assert found.pop("dtype") in ("auto", "float32")
-    expected = {"max_num_seqs": 256, "max_num_batched_tokens": 4096, "enforce_eager": True}
+    expected = {"max_num_seqs": 272, "max_num_batched_tokens": 4096, "enforce_eager": True}
     assert found == PLAIN | expected | {"gpu_memory_utilization": 0.3}
 
 

@@ -24,6 +24,7 @@ _METAX_SHARE = 0.6  # its driver and its maths library hold memory that vLLM doe
 _RESERVE_BYTES = 4 * _GIB
 _LEAST_KV_BYTES = _GIB
 _TOTAL_SEQS = 1024
+_SINGLES = 16  # each engine's places beside those for batches (places.py)
 _GRAPHED_SEQS = 512  # vLLM captures graphs up to this batch by itself
 _KV_BYTES_KNOWN_FROM = (0, 19)
 
@@ -148,9 +149,9 @@ def _gpu_options(settings: ModelSettings, facts: Facts, group: Sequence[Gpu], co
     if count == 1:
         if settings.compilation_config is None and not settings.enforce_eager:
             # Beyond the largest captured batch decoding would run without graphs.
-            options["max_cudagraph_capture_size"] = settings.max_num_seqs or _TOTAL_SEQS
+            options["max_cudagraph_capture_size"] = settings.max_num_seqs or _TOTAL_SEQS + _SINGLES
         return options
-    options["max_num_seqs"] = settings.max_num_seqs or max(_GRAPHED_SEQS, -(-_TOTAL_SEQS // count))
+    options["max_num_seqs"] = settings.max_num_seqs or max(_GRAPHED_SEQS, -(-_TOTAL_SEQS // count)) + _SINGLES
     kv_bytes = _kv_bytes(settings, facts, group, count)
     if facts.release >= _KV_BYTES_KNOWN_FROM and kv_bytes is not None and kv_bytes > 0:
         # Said instead of measured, so that engines can start side by side.

@@ -97,6 +97,8 @@ class EngineStats:
         self.counters: defaultdict[tuple[str, Labels], float] = defaultdict(float)
         self.gauges: dict[str, float] = dict.fromkeys(GAUGES, 0.0)
         self.histograms = {name: Histogram(bounds) for name, (_, bounds) in HISTOGRAMS.items()}
+        self.held_back = 0
+        """Prompts that wait before the engine's own queue."""
         self._last_step: float | None = None
 
     def count(self, name: str, amount: float, labels: Labels = ()) -> None:

@@ -30,6 +30,7 @@ from ..logs import logger
 from ..parameters import SamplingParameters
 from .base import EngineStatus, GenerationRequest, Sample
 from .failure_log import FailureLog, cause, first_line, fitting_length
+from .places import BatchPlaces
 from .stats import EngineStats
 from .vllm_figures import take_iteration_stats, take_scheduler_stats
 from .vllm_options import Device
@@ -80,6 +81,7 @@ class VllmEngine:
         self._llm: AsyncLLM | None = None
         self._notes: tuple[str, ...] = ()
         self.stats = EngineStats()
+        self._places = BatchPlaces(options["max_num_seqs"], self.stats)
 
     @property
     def dtype(self) -> str:
@@ -115,15 +117,17 @@ class VllmEngine:
     async def generate(self, request: GenerationRequest) -> list[Sample]:
         final: Any = None
         with _translated_errors():
-            async for output in self._run(request, RequestOutputKind.FINAL_ONLY):
-                final = output
+            async with self._places.take(request):
+                async for output in self._run(request, RequestOutputKind.FINAL_ONLY):
+                    final = output
         if final is None:
             raise GenerationFailed("vLLM ended the request without an output")
         return sorted((sample_of(out, request.detokenize) for out in final.outputs), key=lambda sample: sample.index)
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Sample], None]:
         with _translated_errors():
-            async with contextlib.aclosing(self._run(request, RequestOutputKind.DELTA)) as outputs:
+            run = contextlib.aclosing(self._run(request, RequestOutputKind.DELTA))
+            async with self._places.take(request), run as outputs:
                 async for output in outputs:
                     yield [sample_of(out, request.detokenize) for out in output.outputs]
 

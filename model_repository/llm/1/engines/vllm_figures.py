@@ -10,7 +10,7 @@ from .stats import EngineStats
 def take_scheduler_stats(stats: EngineStats, scheduler: Any) -> None:
     """``scheduler`` is vLLM's ``SchedulerStats`` of one step."""
     stats.gauges["vllm:num_requests_running"] = scheduler.num_running_reqs
-    stats.gauges["vllm:num_requests_waiting"] = scheduler.num_waiting_reqs
+    stats.gauges["vllm:num_requests_waiting"] = scheduler.num_waiting_reqs + stats.held_back
     stats.gauges["vllm:kv_cache_usage_perc"] = scheduler.kv_cache_usage
     speculation = getattr(scheduler, "spec_decoding_stats", None)
     if speculation is not None:

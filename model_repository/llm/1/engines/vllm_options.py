@@ -23,8 +23,9 @@ from .speculation import speculative_config
 
 Device = Literal["cpu", "gpu"]
 
-# AsyncLLM's own defaults (128 and 2048 in 0.32) are those of an interactive server; batches of questions want more.
-_MAX_NUM_SEQS = {"cpu": 256, "gpu": 1024}
+# AsyncLLM's own defaults (128 and 2048 in 0.32) are those of an interactive server; batches of questions want more. Of
+# the sequences the last 16 are for single prompts (places.py), so that a batch of 1,024 still runs at once.
+_MAX_NUM_SEQS = {"cpu": 272, "gpu": 1040}
 _MAX_NUM_BATCHED_TOKENS = {"cpu": 4096, "gpu": 16384}
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM has room for
 _MAX_LORAS = 8  # in one step; memory is set aside for each
