@@ -148,7 +148,9 @@ def wait_until_up(monitored: Monitored) -> None:
     deadline = time.monotonic() + 60
     while True:
         try:
-            if monitored.query("up") == [1.0, 1.0]:
+            # Until it is ready Prometheus refuses queries.
+            ready = httpx.get(f"{monitored.prometheus}/-/ready", timeout=30).status_code == 200
+            if ready and monitored.query("up") == [1.0, 1.0]:
                 return
         except httpx.TransportError:
             pass  # it is still starting

@@ -106,7 +106,7 @@ class Container:
             timeout=320,
         )
         status, _, text = done.stdout.decode().partition("\n")
-        return int(status), text
+        return int(status), text.removesuffix("\n")
 
     def predict(self, prompt: Any, **options: Any) -> Any:
         """The answer, or the answers, of ``/predict``."""
