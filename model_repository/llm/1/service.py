@@ -109,12 +109,14 @@ class ModelService:
         task.add_done_callback(self._calls.discard)
         self._cancellations.watch(id(task), stream, lambda: self._cancel(task))
         task.add_done_callback(lambda done: self._cancellations.forget(id(done)))
+        # Whatever became of the task, one that was cancelled before it began included: Triton waits for every request.
+        task.add_done_callback(lambda _: stream.close())
 
     def _cancel(self, task: asyncio.Task[None]) -> None:
         self._loop.call_soon_threadsafe(task.cancel)
 
     async def _serve(self, call: InferenceCall, stream: ResponseStream) -> None:
-        """Answer one call; whatever happens, the stream is closed.
+        """Answer one call; its end closes the stream.
 
         A call that its caller cancelled ends without an error: nobody reads it, and Triton 2.51 crashes on an error for
         a stream that was cancelled, if the caller had asked for status codes (``triton_grpc_error``).
@@ -136,7 +138,6 @@ class ModelService:
             _fail(stream, GenerationFailed("the model failed on this request"))
         finally:
             await rows_of_call.aclose()
-            stream.close()
 
     def _cancel_rows(self, cancellation: RowCancellation, stream: ResponseStream) -> None:
         self._open_calls.cancel(cancellation)

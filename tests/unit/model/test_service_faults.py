@@ -120,6 +120,23 @@ def test_a_cancelled_request_leaves_the_engine(
     assert engine.aborted == count
 
 
+def test_a_request_that_is_cancelled_before_it_begins_is_closed_all_the_same(
+    service: ModelService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton waits for the end of every request before it unloads the model."""
+    begin = service._begin
+
+    def begin_and_cancel(*call: Any) -> None:
+        begin(*call)
+        for task in service._calls:
+            task.cancel()
+
+    monkeypatch.setattr(service, "_begin", begin_and_cancel)
+    asked = request(["1"])
+    service.submit(asked)
+    assert asked.sender.wait_closed() == []
+
+
 def test_only_the_cancelled_request_is_cancelled(service: ModelService, engine: ScriptedEngine) -> None:
     engine.answer = for_ever
     goes, stays = request(["a"]), request(["b"])
