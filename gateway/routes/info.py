@@ -26,6 +26,8 @@ _MODEL_FIELDS = (
     "backend_reason",
     "dtype",
     "max_model_len",
+    "notes",
+    "adapters",
     "engines",
     "versions",
     "settings",

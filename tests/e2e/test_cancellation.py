@@ -44,13 +44,23 @@ async def until(stack: Stack, reached: Callable[[Load], bool], within_s: float) 
 class Call:
     """One request on a channel of its own."""
 
-    def __init__(self, stack: Stack, rows: int = 1, *, streamed: bool = False, deadline_s: float | None = None) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        rows: int = 1,
+        *,
+        streamed: bool = False,
+        deadline_s: float | None = None,
+        row_key: str | None = None,
+    ) -> None:
         self.came = asyncio.Event()
         self._client = triton_aio.InferenceServerClient(stack.grpc_address)
         inputs = [strings("messages", [CHAT] * rows), strings("sampling_parameters", [LONG]), flag("stream", streamed)]
+        if row_key is not None:
+            inputs.append(flag("partial", True))
 
         async def requests() -> AsyncIterator[dict[str, Any]]:
-            yield {"model_name": "llm", "inputs": inputs}
+            yield {"model_name": "llm", "inputs": inputs, "parameters": row_key and {"row_key": row_key}}
 
         self._responses = self._client.stream_infer(requests(), stream_timeout=deadline_s)
         self.reader = asyncio.create_task(self._read())
@@ -147,17 +157,11 @@ def test_the_caller_hears_of_its_own_cancellation(stack: Stack) -> None:
 
 
 async def test_one_row_of_a_shared_request_ends_alone(stack: Stack) -> None:
-    inputs = [strings("messages", [CHAT] * 3), strings("sampling_parameters", [LONG]), flag("partial", True)]
-
-    async def requests() -> AsyncIterator[dict[str, Any]]:
-        yield {"model_name": "llm", "inputs": inputs, "parameters": {"row_key": "three callers"}}
-
-    async with triton_aio.InferenceServerClient(stack.grpc_address) as client:
-        responses = client.stream_infer(requests())
-        await until(stack, lambda found: found == (3, 0), REACHED_WITHIN_S)
-        wish = {"row_key": "three callers", "cancel_rows": "1"}
-        answer = await asyncio.to_thread(infer, stack.grpc_address, [], wish)
-        assert answer.error is None, answer.message
-        await until(stack, lambda found: found == (2, 0), GONE_WITHIN_S)
-        responses.cancel()
+    call = Call(stack, 3, row_key="three callers")
+    await until(stack, lambda found: found == (3, 0), REACHED_WITHIN_S)
+    wish = {"row_key": "three callers", "cancel_rows": "1"}
+    answer = await asyncio.to_thread(infer, stack.grpc_address, [], wish)
+    assert answer.error is None, answer.message
+    await until(stack, lambda found: found == (2, 0), GONE_WITHIN_S)
+    await call.cancel()
     await assert_free(stack)
