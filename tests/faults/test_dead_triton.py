@@ -27,7 +27,8 @@ def test_what_was_in_flight_is_answered_by_the_next_triton(vllm_stack: Stack, vi
     old, open_files = TritonTree.of(vllm_stack), descriptors(one(vllm_stack, GATEWAY))
     events: list[tuple[str, dict[str, Any]]] = []
     with ThreadPoolExecutor(1) as reader:
-        streaming = reader.submit(stream_events, vllm_stack.url, {"prompt": "0?", **LONG}, events)
+        endless = {"prompt": "0?", **LONG, "max_new_tokens": 1900}
+        streaming = reader.submit(stream_events, vllm_stack.url, endless, events)
         vllm_stack.wait_for(lambda: bool(events), 60, "streaming")
         burst = Burst(vllm_stack.url, BODIES)
         vllm_stack.wait_for(lambda: requests_in_engines(vllm_stack.grpc_address) > 100, 60, "working")
