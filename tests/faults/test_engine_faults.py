@@ -78,11 +78,14 @@ async def under_load(stack: Stack, fault: Callable[[], None]) -> list[httpx.Resp
             asyncio.ensure_future(client.post(f"{stack.url}/predict", json={"prompt": f"{n}?", **LONG}))
             for n in range(IN_FLIGHT)
         ]
-        await asyncio.to_thread(
-            stack.wait_for, lambda: requests_in_engines(stack.grpc_address) >= IN_FLIGHT // 2, 60, "at work"
-        )
+        await asyncio.to_thread(at_work, stack)
         await asyncio.to_thread(fault)
         return await asyncio.gather(*asked)
+
+
+def at_work(stack: Stack) -> None:
+    """Wait until the load has reached the engines."""
+    stack.wait_for(lambda: requests_in_engines(stack.grpc_address) >= IN_FLIGHT // 2, 60, "at work")
 
 
 def assert_all_answered(replies: list[httpx.Response]) -> None:
@@ -112,17 +115,21 @@ async def test_no_request_fails_when_an_engine_hangs(stack: Stack) -> None:
 
 async def test_without_any_engine_requests_wait_streams_end_and_readiness_says_so(stack: Stack) -> None:
     async with httpx.AsyncClient(timeout=400) as client:
-        stream = events(client, f"{stack.url}/predict", {"prompt": "1?", **LONG, "max_new_tokens": 1500})
-        await stream.__anext__()
+        loop, streaming = asyncio.get_running_loop(), asyncio.Event()
 
         def kill_all() -> None:
+            asyncio.run_coroutine_threadsafe(streaming.wait(), loop).result(60)
             for engine in engines(stack):
                 os.kill(core_of(engine), signal.SIGKILL)
 
         loaded = asyncio.ensure_future(under_load(stack, kill_all))
-        *_, last = [event async for event in stream]
+        await asyncio.to_thread(at_work, stack)
+        heard: list[dict[str, Any]] = []
+        async for event in events(client, f"{stack.url}/predict", {"prompt": "1?", **LONG, "max_new_tokens": 1500}):
+            heard.append(event)
+            streaming.set()
         killed_at = time.monotonic()
-        assert last["event"] == "error"
+        assert heard[-1]["event"] == "error"
         while (await client.get(f"{stack.url}/health/ready")).status_code != 503:
             assert time.monotonic() - killed_at < 10.0, "ready without an engine"
             await asyncio.sleep(0.1)
