@@ -22,11 +22,7 @@ pytestmark = pytest.mark.timeout(300)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="name spaces need root")
 SMALL_SHM = "mount -t tmpfs -o size=16m tmpfs /dev/shm"
 FEW_FILES = "ulimit -n 256"
-# Nothing of the disk may be written but what `make serve` has prepared, and the folder for temporary files is full.
-NO_DISK = (
-    "mount -t tmpfs -o size=64k tmpfs /tmp; head -c 1m /dev/zero >/tmp/full 2>/dev/null || true;"
-    "mount -o remount,ro,bind / 2>/dev/null || { mount --rbind / /; mount -o remount,ro,bind /; }"
-)
+READ_ONLY_ROOT = "mount -o remount,ro,bind / 2>/dev/null || { mount --rbind / /; mount -o remount,ro,bind /; }"
 LOOPBACK_UP = (
     "import fcntl, socket, struct;"
     "fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh14x', b'lo', 1))"  # SIOCSIFFLAGS, IFF_UP
@@ -37,6 +33,25 @@ def environment(model: Path, ports: Ports, **settings: str) -> dict[str, str]:
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
     names = {"GATEWAY_PORT": ports.gateway, "TRITON_GRPC_PORT": ports.grpc, "TRITON_METRICS_PORT": ports.metrics}
     return {**kept, **{name: str(port) for name, port in names.items()}, "MODEL_DIR": str(model), **settings}
+
+
+def no_disk(*needed: Path) -> str:
+    """Shell commands for a disk that cannot be written and a folder for temporary files that is full.
+
+    ``needed`` are folders that stay where they are, should they lie below that folder.
+    """
+    covered = [shlex.quote(str(folder)) for folder in needed if folder.is_relative_to("/tmp")]
+    commands = ["mount -t tmpfs tmpfs /mnt"]
+    for number, folder in enumerate(covered):
+        commands += [f"mkdir /mnt/{number}", f"mount --rbind {folder} /mnt/{number}"]
+    commands.append("mount -t tmpfs -o size=64k tmpfs /tmp")
+    for number, folder in enumerate(covered):
+        commands += [
+            f"mkdir -p {folder}",
+            f"mount --rbind /mnt/{number} {folder}",
+            f"mount -o remount,ro,bind {folder}",
+        ]
+    return "; ".join([*commands, "head -c 1m /dev/zero >/tmp/full 2>/dev/null || true", READ_ONLY_ROOT])
 
 
 def refusal(model: Path, before: str = "true", unshare: bool = False, ports: Ports | None = None) -> list[str]:
@@ -85,7 +100,7 @@ def test_without_network_and_without_a_disk_to_write_to_it_starts_and_serves(
     """Only loopback; read-only files; temporary folder full."""
     stacks.stop()  # type: ignore[attr-defined]
     ports = Ports.free()
-    inside = f'{shlex.join([sys.executable, "-c", LOOPBACK_UP])}; {NO_DISK}; exec "$@"'
+    inside = f'{shlex.join([sys.executable, "-c", LOOPBACK_UP])}; {no_disk(ROOT, default_model)}; exec "$@"'
     command = ["unshare", "--net", "--mount", "bash", "-ec", inside, "-", sys.executable, "-m", "runtime", "serve"]
     log = tmp_path / "log"
     with log.open("wb") as output:
