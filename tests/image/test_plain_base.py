@@ -98,9 +98,10 @@ def test_metrics_are_published(on_transformers: Container) -> None:
     status, text = on_transformers.ask("GET", "/metrics", port=8002)
     assert status == 200
     assert "nv_inference_request_success" in text
-    listening = on_transformers.run_inside(["/bin/cat", "/proc/net/tcp"]).stdout
-    assert "00000000:1F42" in listening  # 0.0.0.0:8002
-    assert "0100007F:1F41" in listening  # 127.0.0.1:8001: the embedded Triton is for this container alone
+    sockets = on_transformers.run_inside(["/bin/cat", "/proc/net/tcp", "/proc/net/tcp6"]).stdout
+    assert addresses_listening(sockets, 8002) <= {"00000000", "0" * 32}  # all of this container's
+    # The embedded Triton's gRPC is for this container alone; as an IPv6 socket it shows its IPv4 address so.
+    assert addresses_listening(sockets, 8001) <= {"0100007F", "0000000000000000FFFF00000100007F"}
 
 
 def test_every_process_is_the_ordinary_user(on_transformers: Container) -> None:
@@ -127,3 +128,11 @@ def test_vllm_serves_where_shared_memory_is_large_enough(image: Image, tmp_path:
         assert container.stop() == 0, container.text()[-4000:]
     finally:
         container.kill()
+
+
+def addresses_listening(table: str, port: int) -> set[str]:
+    """The local addresses that a port listens on, as the kernel's tables of sockets write them; at least one."""
+    rows = [row.split() for row in table.splitlines()]
+    found = {row[1].partition(":")[0] for row in rows if row[1].endswith(f":{port:04X}") and row[3] == "0A"}
+    assert found, f"nobody listens on {port}"
+    return found
