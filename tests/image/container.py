@@ -7,6 +7,7 @@ and the user's home, which are empty at the start. When process 1 ends, the kern
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -134,7 +135,10 @@ class Container:
         return self.process.wait(timeout=STOP_LIMIT_S)
 
     def kill(self) -> None:
-        """End it at once, whatever it does."""
+        """End it at once, whatever it does: with its process 1 all others in it go."""
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
         self.process.kill()
         self.process.wait(timeout=30)
 
