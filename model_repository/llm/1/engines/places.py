@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator
 from .base import GenerationRequest
 from .stats import EngineStats
 
-_KEPT_AT_MOST = 16
+KEPT_AT_MOST = 16
 _KEPT_SHARE = 16  # one in so many
 
 
 def kept_for_singles(places: int) -> int:
     """How many of an engine's places rows of batches do not get."""
-    return min(_KEPT_AT_MOST, places // _KEPT_SHARE)
+    return min(KEPT_AT_MOST, places // _KEPT_SHARE)
 
 
 class BatchPlaces:

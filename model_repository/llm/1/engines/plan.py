@@ -13,6 +13,7 @@ from typing import Any
 
 from ..settings import ModelSettings
 from .gpus import Gpu
+from .places import KEPT_AT_MOST
 from .vllm_options import Device
 
 _GIB = 1 << 30
@@ -24,7 +25,6 @@ _METAX_SHARE = 0.6  # its driver and its maths library hold memory that vLLM doe
 _RESERVE_BYTES = 4 * _GIB
 _LEAST_KV_BYTES = _GIB
 _TOTAL_SEQS = 1024
-_SINGLES = 16  # each engine's places beside those for batches (places.py)
 _GRAPHED_SEQS = 512  # vLLM captures graphs up to this batch by itself
 _KV_BYTES_KNOWN_FROM = (0, 19)
 
@@ -149,9 +149,9 @@ def _gpu_options(settings: ModelSettings, facts: Facts, group: Sequence[Gpu], co
     if count == 1:
         if settings.compilation_config is None and not settings.enforce_eager:
             # Beyond the largest captured batch decoding would run without graphs.
-            options["max_cudagraph_capture_size"] = settings.max_num_seqs or _TOTAL_SEQS + _SINGLES
+            options["max_cudagraph_capture_size"] = settings.max_num_seqs or _TOTAL_SEQS + KEPT_AT_MOST
         return options
-    options["max_num_seqs"] = settings.max_num_seqs or max(_GRAPHED_SEQS, -(-_TOTAL_SEQS // count)) + _SINGLES
+    options["max_num_seqs"] = settings.max_num_seqs or max(_GRAPHED_SEQS, -(-_TOTAL_SEQS // count)) + KEPT_AT_MOST
     kv_bytes = _kv_bytes(settings, facts, group, count)
     if facts.release >= _KV_BYTES_KNOWN_FROM and kv_bytes is not None and kv_bytes > 0:
         # Said instead of measured, so that engines can start side by side.
