@@ -86,7 +86,7 @@ def service_checks(settings: RuntimeSettings, environ: Mapping[str, str]) -> Ite
         yield Check("web page", lambda: web_page_problem(settings.root))
         page = [sys.executable, "-m", "webui", "--check"]
         yield Check("web page settings", lambda: settings_problem(page, environ, settings.root))
-    yield Check("shared memory", lambda: shm_problem(settings))
+    yield Check("shared memory", shm_problem)
 
 
 def supervisor_problem() -> str | None:

@@ -18,7 +18,7 @@ from tests.faults.victims import GATEWAY, STUB, TRITON, TritonTree, descriptors,
 
 pytestmark = pytest.mark.timeout(300)
 
-LONG = {"max_new_tokens": 150, "ignore_eos": True, "system_prompt": "s"}
+LONG = {"max_new_tokens": 400, "ignore_eos": True, "system_prompt": "s"}
 BODIES: list[dict[str, Any]] = [{"prompt": f"{n}?", **LONG} for n in range(200)]
 
 
@@ -27,11 +27,11 @@ def test_what_was_in_flight_is_answered_by_the_next_triton(vllm_stack: Stack, vi
     old, open_files = TritonTree.of(vllm_stack), descriptors(one(vllm_stack, GATEWAY))
     events: list[tuple[str, dict[str, Any]]] = []
     with ThreadPoolExecutor(1) as reader:
+        burst = Burst(vllm_stack.url, BODIES)
+        vllm_stack.wait_for(lambda: requests_in_engines(vllm_stack.grpc_address) > 100, 60, "working")
         endless = {"prompt": "0?", **LONG, "max_new_tokens": 1900}
         streaming = reader.submit(stream_events, vllm_stack.url, endless, events)
         vllm_stack.wait_for(lambda: bool(events), 60, "streaming")
-        burst = Burst(vllm_stack.url, BODIES)
-        vllm_stack.wait_for(lambda: requests_in_engines(vllm_stack.grpc_address) > 100, 60, "working")
         os.kill(one(vllm_stack, victim), signal.SIGKILL)
         killed = time.monotonic()
         vllm_stack.wait_for(lambda: not vllm_stack.is_ready(), 10, "seen to be unready")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llm_model.engines.gpus import Gpu
 from llm_model.engines.plan import Facts, Plan, make_plan
+from llm_model.engines.selection import memory_nodes
 from llm_model.settings import ModelSettings
 
 GIB = 1 << 30
@@ -25,8 +27,8 @@ def gpu_plan(
     return make_plan(settings, Facts("gpu", gpus, weights, release, range(16), environ))
 
 
-def cpu_plan(cores: int = 2, **environ: str) -> Plan:
-    return make_plan(ModelSettings.from_env(environ), Facts("cpu", (), SMALL, (0, 32), range(cores), environ))
+def cpu_plan(cores: int = 2, nodes: int = 1, **environ: str) -> Plan:
+    return make_plan(ModelSettings.from_env(environ), Facts("cpu", (), SMALL, (0, 32), range(cores), environ, nodes))
 
 
 def options(plan: Plan) -> dict[str, Any]:
@@ -142,18 +144,50 @@ def test_an_engine_on_a_gpu_has_one_thread_unless_told_otherwise() -> None:
     assert "OMP_NUM_THREADS" not in gpu_plan(OMP_NUM_THREADS="8").engines[0].environ
 
 
-def cores_of(plan: Plan) -> list[str | None]:
-    return [engine.environ.get("VLLM_CPU_OMP_THREADS_BIND") for engine in plan.engines]
+def test_an_engine_on_a_cpu_is_one_process_that_uses_all_cores() -> None:
+    (engine,) = cpu_plan(8).engines
+    assert engine.options == {"distributed_executor_backend": "uni"}
+    assert engine.environ == {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 
 
 def test_several_engines_on_a_cpu_share_its_cores() -> None:
-    assert cores_of(cpu_plan(2, ENGINES_PER_GPU="2")) == ["0", "1"]
-    assert cores_of(cpu_plan(5, ENGINES_PER_GPU="2")) == ["0,1", "2,3,4"]
-    assert cores_of(cpu_plan(1, ENGINES_PER_GPU="2")) == [None, "0"]
-    assert cores_of(cpu_plan(8)) == [None]
+    def threads(plan: Plan) -> list[str | None]:
+        return [engine.environ.get("OMP_NUM_THREADS") for engine in plan.engines]
+
+    assert threads(cpu_plan(2, ENGINES_PER_GPU="2")) == ["1", "1"]
+    assert threads(cpu_plan(5, ENGINES_PER_GPU="2")) == ["2", "3"]
+    assert threads(cpu_plan(1, ENGINES_PER_GPU="2")) == [None, None]
+    assert threads(cpu_plan(8, ENGINES_PER_GPU="2", OMP_NUM_THREADS="8")) == [None, None]
 
 
-def test_cores_that_the_operator_gave_stay() -> None:
-    own = {"VLLM_CPU_OMP_THREADS_BIND": "0-1"}
-    assert cores_of(cpu_plan(8, ENGINES_PER_GPU="2", **own)) == [None, None]
-    assert cores_of(cpu_plan(8, ENGINES_PER_GPU="2", TENSOR_PARALLEL_SIZE="2")) == [None, None]
+def cores_of(plan: Plan) -> list[str | None]:
+    assert all("distributed_executor_backend" not in engine.options for engine in plan.engines)
+    assert all("VLLM_ENABLE_V1_MULTIPROCESSING" not in engine.environ for engine in plan.engines)
+    return [engine.environ.get("VLLM_CPU_OMP_THREADS_BIND") for engine in plan.engines]
+
+
+def test_with_several_memory_nodes_engines_are_bound_to_cores() -> None:
+    assert cores_of(cpu_plan(5, nodes=2, ENGINES_PER_GPU="2")) == ["0,1", "2,3,4"]
+    assert cores_of(cpu_plan(1, nodes=2, ENGINES_PER_GPU="2")) == [None, None]
+    assert cores_of(cpu_plan(8, nodes=2)) == [None], "vLLM chooses"
+
+
+@pytest.mark.parametrize(
+    "own",
+    [{"VLLM_CPU_OMP_THREADS_BIND": "0-1"}, {"TENSOR_PARALLEL_SIZE": "2"}],
+)
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_what_the_operator_or_vllm_spreads_over_cores_stays(own: dict[str, str], nodes: int) -> None:
+    assert cores_of(cpu_plan(8, nodes=nodes, ENGINES_PER_GPU="2", **own)) == [None, None]
+
+
+def test_the_operator_may_keep_vllms_own_processes() -> None:
+    assert cores_of(cpu_plan(8, VLLM_ENABLE_V1_MULTIPROCESSING="1")) == [None]
+
+
+def test_memory_nodes_are_those_of_the_cores_that_may_be_used(tmp_path: Path) -> None:
+    for path in ("node0/cpu0", "node0/cpu1", "node1/cpu2", "node1/cpu3", "node2/memory0"):
+        (tmp_path / path).mkdir(parents=True)
+    assert memory_nodes([0, 1], tmp_path) == 1
+    assert memory_nodes([1, 2], tmp_path) == 2
+    assert memory_nodes([0], tmp_path / "nothing") == 1

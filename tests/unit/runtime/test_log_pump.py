@@ -89,11 +89,11 @@ def test_a_stdout_that_does_not_block_loses_nothing() -> None:
     source = pump.open_source()
     pump.start()
     content: list[bytes] = []
-    reader = threading.Thread(target=lambda: content.append(read_all(read_end)))
-    for number in range(5000):  # more than a pipe holds, before anybody reads
+    # Until it begins to read, the pipes hold only a part of all.
+    reader = threading.Timer(0.3, lambda: content.append(read_all(read_end)))
+    reader.start()
+    for number in range(5000):
         os.write(source, b"%060d\n" % number)
-        if number == 2000:
-            reader.start()
     pump.finish(10)
     os.close(write_end)
     reader.join()

@@ -109,7 +109,9 @@ def _vllm(
     settings: ModelSettings, tokenization: Tokenization, max_model_len: int, device: Device, gpus: Sequence[Gpu]
 ) -> Backend:
     """vLLM's engines, each in a process of its own; this process does not import it."""
-    facts = Facts(device, gpus, weight_bytes(settings.model_dir), installed_release(), _cores(), os.environ)
+    cores = sorted(os.sched_getaffinity(0))
+    weights = weight_bytes(settings.model_dir)
+    facts = Facts(device, gpus, weights, installed_release(), cores, os.environ, memory_nodes(cores))
     pool = worker_pool(settings, make_plan(settings, facts), VLLM, max_model_len)
 
     def instead(refusal: EngineRefused) -> Backend:
@@ -143,8 +145,10 @@ def worker_pool(settings: ModelSettings, plan: Plan, factory: str, max_model_len
     return EnginePool(engines, plan.side_by_side)
 
 
-def _cores() -> list[int]:
-    return sorted(os.sched_getaffinity(0))
+def memory_nodes(cores: Sequence[int], nodes: Path = Path("/sys/devices/system/node")) -> int:
+    """To how many parts of the memory (NUMA) these cores belong; 1 where nothing tells it."""
+    near = [node for node in nodes.glob("node[0-9]*") if any((node / f"cpu{core}").exists() for core in cores)]
+    return max(1, len(near))
 
 
 def _transformers(settings: ModelSettings, tokenization: Tokenization, max_model_len: int, reason: str) -> Backend:
