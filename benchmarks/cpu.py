@@ -20,7 +20,10 @@ LARGE = 10_000
 GATEWAY, STUB = "-m gateway", "triton_python_backend_stub"
 # What the service asks vLLM for on a CPU (vllm_options.py); the peers that are "tuned" get the same.
 ENGINE = {"max_model_len": 2048, "max_num_seqs": 272, "max_num_batched_tokens": 4096, "enforce_eager": True}
-ENGINE_ENVIRON = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1"}
+ENVIRON = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1"}
+# And for its processes (plan.py): no worker beside the engine. `LLM` then has the engine in the caller's process, too.
+PROCESSES = {"distributed_executor_backend": "uni"}
+PROCESSES_ENVIRON = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,12 @@ def peers(others: Sequence[Server]) -> list[Any]:
     """Functions that make the peers: a peer is used once."""
     model = str(default_model())
     memory = {"gpu_memory_utilization": 0.3}  # of the machine's: vLLM's own share counts what others use
-    tuned: Mapping[str, Any] = {"model": model, "dtype": dtype(), **memory, **ENGINE}
+    same: Mapping[str, Any] = {"model": model, "dtype": dtype(), **memory, **ENGINE}
+    tuned_environ = {**ENVIRON, **PROCESSES_ENVIRON}
     arguments = [f"--model={model}", f"--dtype={dtype()}", "--gpu-memory-utilization=0.3"]
     arguments += [
-        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in ENGINE.items()
+        f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}")
+        for name, value in {**ENGINE, **PROCESSES}.items()
     ]
     stock = {"model": model, "max_model_len": ENGINE["max_model_len"], **memory}
 
@@ -66,9 +71,10 @@ def peers(others: Sequence[Server]) -> list[Any]:
 
     return [
         lambda: ProjectPeer("this service", settings()),
-        lambda: OfflinePeer("vLLM offline, tuned alike", tuned, True, ENGINE_ENVIRON),
-        lambda: OfflinePeer("vLLM offline, stock", stock, False, ENGINE_ENVIRON),
-        lambda: ApiServerPeer("vLLM's API server, tuned alike", arguments, ENGINE_ENVIRON),
+        lambda: OfflinePeer("vLLM offline, tuned alike", {**same, **PROCESSES}, True, tuned_environ),
+        lambda: OfflinePeer("vLLM offline, same engine settings", same, True, ENVIRON),
+        lambda: OfflinePeer("vLLM offline, stock", stock, False, ENVIRON),
+        lambda: ApiServerPeer("vLLM's API server, tuned alike", arguments, tuned_environ),
         *map(of_url, others),
     ]
 
