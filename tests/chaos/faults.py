@@ -13,32 +13,33 @@ from tests.faults.victims import GATEWAY, STUB, TRITON, found
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that can be done. ``harm`` returns whether there was anything to be done to."""
+    """Something that can be done. ``harm`` returns the processes that must go; none if nothing was done."""
 
     name: str
-    harm: Callable[[Stack], bool]
+    harm: Callable[[Stack], list[int]]
     loses_connections: bool = False
     """The one exception from "nothing fails": a killed gateway takes its connections along."""
 
 
-def _signal(part: str, signum: signal.Signals) -> Callable[[Stack], bool]:
-    def harm(stack: Stack) -> bool:
+def _signal(part: str, signum: signal.Signals) -> Callable[[Stack], list[int]]:
+    def harm(stack: Stack) -> list[int]:
         victims = found(stack, part)[:1]
         for pid in victims:
             os.kill(pid, signum)
-        return bool(victims)
+        return victims
 
     return harm
 
 
-def _engine(signum: signal.Signals) -> Callable[[Stack], bool]:
-    def harm(stack: Stack) -> bool:
+def _engine(signum: signal.Signals) -> Callable[[Stack], list[int]]:
+    def harm(stack: Stack) -> list[int]:
         pids = [engine["pid"] for engine in stack.info()["engines"] if engine.get("pid")]
         if not pids:
-            return False
-        for pid in [pids[-1], *descendants(pids[-1])] if signum is signal.SIGSTOP else [pids[-1]]:
+            return []
+        victims = [pids[-1], *descendants(pids[-1])] if signum is signal.SIGSTOP else [pids[-1]]
+        for pid in victims:
             os.kill(pid, signum)
-        return True
+        return victims
 
     return harm
 

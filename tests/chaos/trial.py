@@ -14,7 +14,7 @@ import httpx
 from tests.chaos.faults import Fault
 from tests.chaos.load import LEFT, LOST, UNANSWERED, Load
 from tests.chaos.resources import Usage, usage
-from tests.e2e.stack import Stack
+from tests.e2e.stack import Stack, is_running
 
 WHOLE_S = 180.0
 AFTERMATH_S = 30.0
@@ -75,9 +75,10 @@ def run(
                 break
             time.sleep(chance.uniform(2, 6))
             at = time.monotonic()
-            if not fault.harm(stack):
+            victims = fault.harm(stack)
+            if not victims:
                 continue
-            wait_whole(stack)
+            wait_whole(stack, victims)
             trial.done.append(Done(fault.name, at - begun, time.monotonic() - at))
             print(f"{at - begun:6.0f} s  {fault.name}: whole after {time.monotonic() - at:.1f} s", flush=True)
             if fault.loses_connections:
@@ -98,8 +99,9 @@ def _series(faults: Sequence[Fault], chance: random.Random, rounds: int | None) 
         yield from chance.sample(list(faults), len(faults))
 
 
-def wait_whole(stack: Stack) -> None:
-    """Until every engine is ready, nothing is being restarted and a question is answered."""
+def wait_whole(stack: Stack, victims: Sequence[int]) -> None:
+    """Until the victims are gone, every engine is ready, nothing is being restarted and a question is answered."""
+    stack.wait_for(lambda: not any(map(is_running, victims)), WHOLE_S, "rid of the harmed processes")
     time.sleep(1)  # the fault has to be seen first: what is asked right after it may be told the state before it
     stack.wait_for(lambda: is_whole(stack), WHOLE_S, "whole again")
 

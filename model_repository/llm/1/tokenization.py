@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from .chat_template import ChatTemplate, Message
 from .errors import InvalidArgument, StartupError
 from .logs import logger
+from .segments import Segmenter, segmenter
 
 # Incomplete UTF-8 at the end of a decoded text shows as this; vLLM's own detokenizer holds it back likewise.
 _REPLACEMENT = "\ufffd"
@@ -27,9 +28,11 @@ class Tokenization:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._segmenter: Segmenter | None = None
         if self._backend is not None:
             self._backend.no_truncation()
             self._backend.no_padding()
+            self._segmenter = segmenter(self._backend.to_str(), partial(self._encode_batch, add_special_tokens=False))
         source = getattr(tokenizer, "chat_template", None)
         self._template = ChatTemplate(self._render_in_full, source if isinstance(source, str) else None)
         self._has_template = bool(source)
@@ -87,10 +90,16 @@ class Tokenization:
             if self._backend is None:
                 encoded: list[list[int]] = self._tokenizer(list(texts), add_special_tokens=add_special_tokens).input_ids
                 return encoded
-            encode_batch = getattr(self._backend, "encode_batch_fast", self._backend.encode_batch)
-            return [encoding.ids for encoding in encode_batch(list(texts), add_special_tokens=add_special_tokens)]
+            if self._segmenter is not None and not add_special_tokens:
+                return self._segmenter.encode(texts)
+            return self._encode_batch(texts, add_special_tokens=add_special_tokens)
         except (UnicodeEncodeError, TypeError) as exc:
             raise InvalidArgument(f"the text cannot be encoded as UTF-8: {_first_line(exc)}") from exc
+
+    def _encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
+        assert self._backend is not None
+        encode_batch = getattr(self._backend, "encode_batch_fast", self._backend.encode_batch)
+        return [encoding.ids for encoding in encode_batch(list(texts), add_special_tokens=add_special_tokens)]
 
     def decode(self, sequences: Sequence[Sequence[int]], *, skip_special_tokens: bool) -> list[str]:
         """Decode N sequences of token ids in one call; characters cut off at the end are left out."""

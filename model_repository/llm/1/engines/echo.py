@@ -41,6 +41,8 @@ class EchoEngine:
         self._last_step = time.monotonic()
 
     async def generate(self, request: GenerationRequest) -> list[Sample]:
+        if not self._step_s:
+            return self._at_once(request)
         samples = [Sample(index) for index in range(request.params.n)]
         async for pieces in self.stream(request):
             for piece in pieces:
@@ -50,6 +52,12 @@ class EchoEngine:
                 if piece.text is not None:
                     sample.text = (sample.text or "") + piece.text
         return samples
+
+    def _at_once(self, request: GenerationRequest) -> list[Sample]:
+        self._last_step = time.monotonic()
+        tokens = request.token_ids[-request.params.max_tokens :]
+        text = self._text(request, tokens) if request.detokenize else None
+        return [Sample(index, list(tokens), text, "length") for index in range(request.params.n)]
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Sample], None]:
         tokens = request.token_ids[-request.params.max_tokens :]
