@@ -3,10 +3,11 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help venv venv-dev venv-web venv-web-test serve webui test test-clients tools tools-quantize test-tools test-web \
-	test-image test-deploy image chaos soak bench test-faults lint format lock clean
+	test-image test-deploy compat image chaos soak bench test-faults lint format lock clean
 
 PYTHON ?=
 IMAGE ?= llm-service
+VLLM ?= 0.11.0.post2
 ACCELERATOR ?= auto
 
 # Tests get a small environment of their own, so that no MODEL_ID or PORT of the caller's shell changes what they test.
@@ -84,6 +85,9 @@ test-web: venv venv-web-test ## run the tests of the web page in a real Chromium
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
 		{ echo "make test-web needs Chromium: apt-get install chromium fonts-noto-cjk" >&2; exit 1; }
 	@$(call run_tests,.venv-web) tests/webui
+
+compat: venv-dev ## run the engines' and the Triton model's tests with another vLLM for CPUs: VLLM=0.11.0.post2
+	@PYTHON="$(PYTHON)" exec scripts/compat.sh "$(VLLM)" $(COMPAT_TESTS)
 
 test-image: venv-dev ## build the image and run it without a network (root, buildah, debootstrap, iproute2)
 	@$(call run_tests,.venv) tests/image

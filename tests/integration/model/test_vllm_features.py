@@ -21,7 +21,7 @@ import pytest_asyncio
 
 from llm_model.adapters import Adapters
 from llm_model.engines.base import EngineStatus, GenerationRequest
-from llm_model.engines.vllm_options import engine_options, prepare_environment
+from llm_model.engines.vllm_options import engine_options, installed_release, prepare_environment
 from llm_model.parameters import SamplingParameters, StructuredOutputs
 from llm_model.settings import ModelSettings
 from llm_model.tokenization import Tokenization
@@ -135,6 +135,8 @@ async def plain(environment: None, long_model: Path, tmp_path_factory: pytest.Te
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def speculating(plain: Heard, course_qa_model: Path) -> AsyncIterator[Heard]:
     """An engine whose draft model is the model itself, so that nearly every guess is right."""
+    if installed_release() < (0, 15):  # of the pinned vLLM it would be a failure
+        pytest.skip("this vLLM has no draft models")
     settings = ModelSettings.from_env(
         {
             "MODEL_DIR": str(course_qa_model),

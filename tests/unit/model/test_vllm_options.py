@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from llm_model.engines import vllm_options
 from llm_model.engines.vllm_options import Device, choose_dtype, engine_options, prepare_environment
 from llm_model.settings import ModelSettings
 
@@ -25,6 +26,17 @@ PLAIN = {
     "scheduling_policy": "priority",
     "disable_log_stats": True,
 }
+
+
+@pytest.mark.parametrize(
+    "release, policy",
+    [((0, 10, 0), "fcfs"), ((0, 11, 2), "fcfs"), ((0, 12, 0), "priority"), ((0, 32, 0), "priority"), ((), "priority")],
+)
+def test_a_vllm_that_cannot_order_equal_requests_serves_them_as_they_come(
+    monkeypatch: pytest.MonkeyPatch, release: tuple[int, ...], policy: str
+) -> None:
+    monkeypatch.setattr(vllm_options, "installed_release", lambda: release)
+    assert options()["scheduling_policy"] == policy
 
 
 def test_a_plain_start_on_a_gpu() -> None:

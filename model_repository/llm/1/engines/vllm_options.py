@@ -71,7 +71,7 @@ def engine_options(settings: ModelSettings, device: Device, max_model_len: int) 
         "tensor_parallel_size": settings.tensor_parallel_size,
         "trust_remote_code": settings.trust_remote_code,
         "enable_prefix_caching": True if settings.enable_prefix_caching is None else settings.enable_prefix_caching,
-        "scheduling_policy": "priority",  # single prompts go before the waiting rows of a batch
+        "scheduling_policy": _scheduling_policy(installed_release()),
         "disable_log_stats": True,  # our own stat logger takes the figures instead
         # Compiling takes a CPU minutes and gains little on small models; a GPU captures graphs.
         "enforce_eager": device == "cpu" if settings.enforce_eager is None else settings.enforce_eager,
@@ -91,6 +91,14 @@ def engine_options(settings: ModelSettings, device: Device, max_model_len: int) 
     options.update({name: value for name, value in chosen.items() if value is not None})
     options.update(settings.engine_args)
     return options
+
+
+def _scheduling_policy(release: tuple[int, ...]) -> str:
+    """By priority, so that single prompts go before the waiting rows of a batch.
+
+    Before 0.12 vLLM's queue cannot order two requests of one moment, as the samples of one prompt are: its engine dies.
+    """
+    return "fcfs" if () < release < (0, 12) else "priority"
 
 
 def _lora_options(adapters: Adapters) -> dict[str, Any]:
