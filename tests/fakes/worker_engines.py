@@ -76,6 +76,13 @@ def crashing_later(setup: Any) -> tuple[Any, str]:
     return engine, device
 
 
+def never(setup: Any) -> tuple[Any, str]:
+    """Its start hangs."""
+    engine, device = slow_echo(setup)
+    engine.start = lambda: asyncio.sleep(600)
+    return engine, device
+
+
 def never_again(setup: Any) -> tuple[Any, str]:
     """Starts once; from then on its start hangs."""
     engine, device = slow_echo(setup)

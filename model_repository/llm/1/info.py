@@ -29,6 +29,7 @@ _SHOWN_SETTINGS = (
     "max_num_batched_tokens",
     "enforce_eager",
     "engines_per_gpu",
+    "engine_start_s",
     "engine_hang_s",
     "tensor_parallel_size",
     "trust_remote_code",

@@ -189,6 +189,7 @@ class ModelSettings:
     lora_modules: tuple[tuple[str, str], ...] = ()
     speculation: SpeculationSettings = SpeculationSettings()
     engines_per_gpu: int | None = None
+    engine_start_s: float = 3600.0
     engine_hang_s: float = 60.0
     tensor_parallel_size: int = 1
     trust_remote_code: bool = False
@@ -227,6 +228,7 @@ class ModelSettings:
             lora_modules=_lora_modules(env),
             speculation=SpeculationSettings.from_env(env),
             engines_per_gpu=_engines_per_gpu(env),
+            engine_start_s=env.number("ENGINE_START_S", 3600.0, 0.0, 86400.0) or 3600.0,
             engine_hang_s=env.number("ENGINE_HANG_S", 60.0, 0.0, 86400.0) or 60.0,
             tensor_parallel_size=env.integer("TENSOR_PARALLEL_SIZE", 1, 1) or 1,
             trust_remote_code=env.flag("TRUST_REMOTE_CODE", False),

@@ -211,6 +211,15 @@ async def test_an_engine_that_makes_no_steps_is_hung_though_its_process_lives(tm
         assert pool.status()[0].restarts == 1
 
 
+async def test_a_first_start_that_hangs_is_given_up(tmp_path: Path) -> None:
+    environ = {"MODEL_DIR": str(tmp_path), "LOG_LEVEL": "WARNING", "ENGINE_START_S": "2"}
+    spec = WorkerSpec("e0", ModelSettings.from_env(environ), 4096, "worker_engines:never", folders=[FOLDER])
+    hanging = WorkerEngine(spec, HangRule())
+    with pytest.raises(StartupError, match="e0 cannot start: not ready within 2 s"):
+        await hanging.start()
+    assert (hanging.status().state, hanging.status().pid) == ("dead", None)
+
+
 async def test_a_later_start_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(worker_engine, "_START_MARGIN_S", 0.0)
     settings = ModelSettings.from_env({"MODEL_DIR": str(tmp_path), "LOG_LEVEL": "WARNING"})

@@ -46,6 +46,9 @@ VARIABLES: dict[str, tuple[str, str, Any, list[str], str]] = {
         "a JSON object: adapter's name to its folder",
     ),
     "ENGINES_PER_GPU": ("engines_per_gpu", "2", 2, ["0", "65", "many"], "auto or a number from 1 to 64"),
+    "ENGINE_START_S": (
+        "engine_start_s", "600", 600.0, ["0", "-1", "86401", "nan"], "a number above 0, at most 86400",
+    ),
     "ENGINE_HANG_S": (
         "engine_hang_s", "2.5", 2.5, ["0", "-1", "86401", "nan"], "a number above 0, at most 86400",
     ),
@@ -112,6 +115,7 @@ def test_defaults_of_a_plain_start() -> None:
         "transformers_dtype": "auto",
         "max_model_len_cap": 8192,
         "engine_args": (),
+        "engine_start_s": 3600.0,
         "engine_hang_s": 60.0,
         "lora_modules": (),
         "speculation": dataclasses.asdict(SpeculationSettings()),

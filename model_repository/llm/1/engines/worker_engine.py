@@ -67,7 +67,8 @@ class WorkerEngine:
         self._process: WorkerProcess | None = None
         self._client: WorkerClient | None = None
         self._ready = False
-        self._start_limit_s: float | None = None  # a later start that takes far longer than the first one hangs
+        self._start_limit_s = spec.settings.engine_start_s
+        self._has_started = False
 
     @property
     def dtype(self) -> str:
@@ -90,8 +91,10 @@ class WorkerEngine:
         except BaseException:
             await self._end("it could not start")
             raise
-        if self._start_limit_s is None:
-            self._start_limit_s = _START_FACTOR * (time.monotonic() - begun) + _START_MARGIN_S
+        if not self._has_started:  # a later start that takes far longer than the first one hangs
+            later_limit_s = _START_FACTOR * (time.monotonic() - begun) + _START_MARGIN_S
+            self._start_limit_s = min(self._start_limit_s, later_limit_s)
+            self._has_started = True
         self._hang.started(self._last_step)
         self._ready = True
 
