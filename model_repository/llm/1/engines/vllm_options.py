@@ -42,8 +42,8 @@ def prepare_environment(
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",  # nothing is fetched at run time
         "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; vLLM's own choice on a CPU is a share of all memory
-        # oneDNN keeps a compiled kernel for every number of tokens in a step. Its own 1,024 made an engine 440 MB larger
-        # in ten thousand mixed requests on a CPU; with 128 its memory stays as it is, at the same speed.
+        # oneDNN keeps a compiled kernel for every number of tokens in a step. Its own 1,024 made an engine 440 MB
+        # larger in ten thousand mixed requests on a CPU; with 128 its memory stays as it is, at the same speed.
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
         "TOKENIZERS_PARALLELISM": "true",  # else a forked engine switches the batch tokenizer to one core
     }
