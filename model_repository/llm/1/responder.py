@@ -81,6 +81,9 @@ class ResponseStream:
             except Exception:
                 self._sender.send(flags=_FINAL)  # the flag needs no memory; without it the caller would wait for ever
                 raise
+            finally:
+                # While there is a sender, Triton does not unload the model; who holds this stream must not matter.
+                self._sender = None
 
     def is_cancelled(self) -> bool:
         """Ask Triton; blocks for one round trip. False once the stream has ended."""
@@ -151,8 +154,8 @@ class CancellationWatcher:
             started = time.monotonic()
             with self._lock:
                 due = [(key, *entry[:2]) for key, entry in self._open.items() if started - entry[2] > _MIN_AGE_S]
-            for key, stream, on_cancel in due:
-                self._check(key, stream, on_cancel)
+            while due:
+                self._check(*due.pop())  # no name here holds a request until the next one comes
             spent = time.monotonic() - started
             pause = min(max(_POLL_S, spent / _MAX_POLL_SHARE), _MAX_PAUSE_S)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import triton_python_backend_utils as pb_utils
@@ -173,3 +173,15 @@ def test_what_is_urgent_goes_first_and_keeps_its_order(outbox: Outbox) -> None:
     held_up.set()
     outbox.stop()
     assert order == [10, 11, 12, 0, 1, 2]
+
+
+@pytest.mark.parametrize("end", [lambda stream: stream.close(), lambda stream: stream.fail(error)])
+def test_a_stream_that_has_ended_holds_no_sender(outbox: Outbox, end: Callable[[ResponseStream], None]) -> None:
+    """Triton unloads no model of which a sender is left, and waits a minute at its stop."""
+    sender = FakeResponseSender()
+    known, stream = weakref.ref(sender), ResponseStream(sender, outbox)
+    end(stream)
+    sender.wait_closed()
+    del sender
+    wait_until(lambda: known() is None)
+    assert not stream.is_cancelled()
