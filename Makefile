@@ -8,6 +8,7 @@ SHELL := /bin/bash
 PYTHON ?=
 IMAGE ?= llm-service
 VLLM ?= 0.11.0.post2
+COMPAT_PYTHON ?=
 ACCELERATOR ?= auto
 
 # Tests get a small environment of their own, so that no MODEL_ID or PORT of the caller's shell changes what they test.
@@ -87,7 +88,7 @@ test-web: venv venv-web-test ## run the tests of the web page in a real Chromium
 	@$(call run_tests,.venv-web) tests/webui
 
 compat: venv-dev ## run the engines' and the Triton model's tests with another vLLM for CPUs: VLLM=0.11.0.post2
-	@PYTHON="$(PYTHON)" exec scripts/compat.sh "$(VLLM)" $(COMPAT_TESTS)
+	@PYTHON="$(COMPAT_PYTHON)" exec scripts/compat.sh "$(VLLM)" $(COMPAT_TESTS)
 
 test-image: venv-dev ## build the image and run it without a network (root, buildah, debootstrap, iproute2)
 	@$(call run_tests,.venv) tests/image

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the engines' and the Triton model's tests with another vLLM for CPUs: `make compat VLLM=0.11.0 [PYTHON=…]`.
+# Run the engines' and the Triton model's tests with another vLLM for CPUs: `make compat VLLM=0.11.0.post2 [COMPAT_PYTHON=…]`.
 #
 # An environment of its own, `.venv-compat-VERSION-pyX.Y`, is resolved when it is made: vLLM as named here, torch as that
 # vLLM names it, all else as they fit. transformers stays below 5 with a vLLM that does not know it yet. A Python 3.10, or
