@@ -7,6 +7,7 @@ triton              become tritonserver (run by supervisord)
 gateway             become the gateway (run by supervisord)
 watchdog            restart Triton when its model is dead or hung (run by supervisord)
 webui               become the web page (run by supervisord, if WEBUI=1)
+mps                 become NVIDIA's MPS daemon (run by supervisord, if NVIDIA_MPS=1)
 fatal-listener      end the service when a program is beyond help (run by supervisord)
 """
 
@@ -76,6 +77,13 @@ def become_web_page() -> int:
     run_web_page(os.environ)
 
 
+def become_mps() -> int:
+    """Replace this process by NVIDIA's MPS control daemon."""
+    from runtime.mps_command import run_mps
+
+    run_mps(os.environ)
+
+
 def run_fatal_listener() -> int:
     """Listen to supervisord's events."""
     from runtime.fatal_listener import main as listener_main
@@ -91,6 +99,7 @@ COMMANDS: dict[str, Callable[[], int]] = {
     "gateway": become_gateway,
     "watchdog": run_watchdog,
     "webui": become_web_page,
+    "mps": become_mps,
     "fatal-listener": run_fatal_listener,
 }
 

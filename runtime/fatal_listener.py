@@ -3,7 +3,8 @@
 A program is given up when supervisord says FATAL (it ended too early, too often), when Triton has ended several times
 in a row without having loaded its model, or when it has ended too often within a while, whoever ended it. The second
 case is invisible to supervisord: a load may take longer than any sensible `startsecs`. That the model is loaded is seen
-at the gRPC port, which Triton opens last. The service goes on without its watchdog, if it must.
+at the gRPC port, which Triton opens last. Without its watchdog, or another program that it can spare,
+the service goes on.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _TRITON = "triton"
 _DISPENSABLE = {
     "watchdog": "a hung model will not be noticed",
     "webui": "there is no web page",
+    "mps": "the engines of a GPU compute in turns",  # without the daemon CUDA programs run as they always did
 }
 
 

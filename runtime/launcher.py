@@ -25,6 +25,7 @@ from runtime.fatal_listener import MARKER, RUN_DIR_VARIABLE
 from runtime.interpreter import Interpreter
 from runtime.limits import raise_open_files
 from runtime.log_pump import LogPump
+from runtime.mps_command import mps_variables
 from runtime.preflight import preflight, report
 from runtime.readiness import Readiness
 from runtime.settings import RuntimeSettings
@@ -39,7 +40,7 @@ LAST_ANSWERS_S = 2.0  # what a second signal leaves the gateway to tell its clie
 PASSED_ON_S = 1.0  # supervisord passes a signal on within a second
 ORPHAN_GRACE_S = 3.0
 LOOK_EVERY_S = 2.0
-LOG_SOURCES = ("supervisord", "triton", "gateway", "watchdog", "webui", "listener")
+LOG_SOURCES = ("supervisord", "triton", "gateway", "watchdog", "webui", "mps", "listener")
 
 
 @dataclass(frozen=True)
@@ -110,12 +111,14 @@ class Launcher:
             **self._environ,
             **self._settings.model_variables(),
             **self._temporary_folder(),
+            **mps_variables(self._settings, self._run_dir),
             RUN_ID_VARIABLE: self._run_id,
             LAUNCHER_VARIABLE: str(os.getpid()),
             RUN_DIR_VARIABLE: str(self._run_dir),
             "SERVICE_ROOT": str(self._settings.root),
             "SERVICE_PYTHON": sys.executable,
             "SERVICE_GATEWAY_PYTHON": str(self._settings.gateway_python or sys.executable),
+            "SERVICE_MPS": str(self._settings.nvidia_mps).lower(),
             "SERVICE_WEBUI": str(self._settings.web_page).lower(),
             "SERVICE_GATEWAY_STOP_S": str(self._stop_times.gateway_s),
             "SERVICE_TRITON_STOP_S": str(self._stop_times.triton_s),

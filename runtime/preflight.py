@@ -14,6 +14,7 @@ from runtime.errors import BadSetting, StartError
 from runtime.interpreter import Interpreter
 from runtime.limits import open_files_problem, shm_problem
 from runtime.model_folder import check_model_folder
+from runtime.mps_command import mps_problem
 from runtime.ports import port_problem
 from runtime.settings import ANY_ADDRESS, PROJECT_ROOT, RuntimeSettings, gateway_python
 from runtime.triton_runtime import Wheel, find_installed, stub_python_version, wheel_or_raise
@@ -82,6 +83,8 @@ def service_checks(settings: RuntimeSettings, environ: Mapping[str, str]) -> Ite
     for name, address, port in _listeners(settings):
         yield Check(name, lambda name=name, address=address, port=port: _named(name, port_problem(address, port)))  # type: ignore[misc]
     yield Check("ports", lambda: same_port_problem(settings))
+    if settings.nvidia_mps:
+        yield Check("mps", lambda: mps_problem(environ))
     if settings.web_page:
         yield Check("web page", lambda: web_page_problem(settings.root))
         page = [sys.executable, "-m", "webui", "--check"]

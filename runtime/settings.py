@@ -53,6 +53,8 @@ class RuntimeSettings:
     triton_max_restarts: int
     """As many ends of Triton are put up with within the window; one more, and the service is given up."""
     triton_restart_window_s: float
+    nvidia_mps: bool
+    """Whether supervisord starts NVIDIA's MPS daemon too, for the engines of a GPU to compute at the same moment."""
     web_page: bool
     """Whether supervisord starts the web page too; it reads the next two itself."""
     web_page_address: str
@@ -87,6 +89,7 @@ class RuntimeSettings:
             watchdog_stall_s=_seconds(environ, "WATCHDOG_STALL_S", 120.0, zero=False),
             triton_max_restarts=_count(environ, "TRITON_MAX_RESTARTS", 5),
             triton_restart_window_s=_seconds(environ, "TRITON_RESTART_WINDOW_S", 1800.0, zero=False),
+            nvidia_mps=_flag(environ, "NVIDIA_MPS"),
             web_page=_flag(environ, "WEBUI"),
             web_page_address=_text(environ, "WEBUI_ADDRESS") or LOOPBACK,
             web_page_port=_port(environ, "WEBUI_PORT", 7860),

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.fakes.programs import write_program
+
 ROOT = Path(__file__).resolve().parents[3]
 FAKES = Path(__file__).parent / "fakes"
 STUB_STAND_IN = f"linked with libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
@@ -121,6 +123,15 @@ class Project:
             _write(root / "triton/backends/python" / name, "")
         _write(root / "triton/backends/python/triton_python_backend_stub", STUB_STAND_IN, 0o755)
         make_model_folder(root / "model")
+
+    def add_nvidia_mps(self) -> dict[str, str]:
+        """Let this machine look as if it had a GPU of NVIDIA's, and give it a daemon; returns what turns that on."""
+        _write(self.root / "dev/nvidia0", "")
+        devices = self.root / "runtime/devices.py"
+        devices.write_text(devices.read_text().replace('DEV = Path("/dev")', f'DEV = Path("{self.root}/dev")'))
+        daemon = f"#!{sys.executable}\n" + (ROOT / "tests/fakes/mps_control.py").read_text()
+        write_program(self.root / "bin/nvidia-cuda-mps-control", daemon)
+        return {"NVIDIA_MPS": "1", "PATH": f"{self.root / 'bin'}{os.pathsep}{os.environ['PATH']}"}
 
     def environment(self, **changes: str) -> dict[str, str]:
         """What the launcher is started with."""

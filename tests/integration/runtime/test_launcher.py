@@ -79,9 +79,27 @@ def test_it_says_ready_once_and_a_first_sigterm_finishes_what_runs(project: Proj
     assert_nothing_left(pids)
     text = service.text()
     assert text.count("ready after") == 1
+    assert "mps" not in text
     assert text.index("stopped: gateway") < text.index("stopped: triton")
     assert "key-%" not in text
     assert "token-of" not in text
+
+
+def test_the_mps_daemon_is_there_before_triton_and_until_it_has_gone(project: Project) -> None:
+    service = project.start(**project.add_nvidia_mps())
+    service.wait_for_line("ready after")
+    daemon, triton = service.pid_of("mps"), service.pid_of("tritonserver")
+    told = Path(f"/proc/{triton}/environ").read_bytes().split(b"\0")
+    pipes = next(pair for pair in told if pair.startswith(b"CUDA_MPS_PIPE_DIRECTORY="))
+    assert pipes in Path(f"/proc/{daemon}/environ").read_bytes().split(b"\0"), "Triton uses this daemon"
+    os.kill(daemon, signal.SIGKILL)
+    pids = [*all_pids(service), service.pid_of("mps", times=2)]
+    service.signal(signal.SIGTERM)
+    assert service.wait() == 0
+    assert_nothing_left(pids)
+    text = service.text()
+    assert text.index("spawned: 'mps'") < text.index("spawned: 'triton'")
+    assert text.index("stopped: triton") < text.index("stopped: mps")
 
 
 def test_a_second_sigterm_ends_everything_at_once_with_an_answer(project: Project) -> None:

@@ -84,9 +84,19 @@ def test_ends_that_lie_far_apart_do_not_add_up() -> None:
     assert restarts.too_many
 
 
-def test_the_service_goes_on_without_its_watchdog(capsys: pytest.CaptureFixture[str]) -> None:
-    assert listen(io.BytesIO(process_event("FATAL", "watchdog")), io.BytesIO(), NOWHERE) is None
-    assert "hung model will not be noticed" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "program,loss",
+    [
+        ("watchdog", "a hung model will not be noticed"),
+        ("webui", "there is no web page"),
+        ("mps", "the engines of a GPU compute in turns"),
+    ],
+)
+def test_the_service_goes_on_without_what_it_can_spare(
+    program: str, loss: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert listen(io.BytesIO(process_event("FATAL", program)), io.BytesIO(), NOWHERE) is None
+    assert capsys.readouterr().err == f"{program} cannot be kept running: {loss}\n"
 
 
 def test_a_load_that_succeeds_begins_the_count_anew(loaded_triton: tuple[str, int]) -> None:

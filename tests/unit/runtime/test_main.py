@@ -28,16 +28,23 @@ def test_other_arguments_get_the_usage(arguments: list[str], capsys: pytest.Capt
 
 def test_supervisord_runs_commands_that_exist(conf: configparser.RawConfigParser) -> None:
     commands = [conf[section]["command"] for section in conf.sections() if "command" in conf[section]]
-    assert len(commands) == 5
+    assert len(commands) == 6
     for command in commands:
         _, module, name = command.rpartition("-m runtime ")
         assert module
         assert name in COMMANDS
 
 
-def test_the_watchdog_stops_first_and_the_gateway_before_triton(conf: configparser.RawConfigParser) -> None:
-    order = [conf.getint(f"program:{name}", "priority") for name in ("watchdog", "gateway", "triton")]
-    assert order == sorted(order, reverse=True)
+def test_the_watchdog_stops_first_the_gateway_before_triton_and_mps_last(conf: configparser.RawConfigParser) -> None:
+    order = [conf.getint(f"program:{name}", "priority") for name in ("watchdog", "gateway", "triton", "mps")]
+    assert order == sorted(set(order), reverse=True)
+
+
+@pytest.mark.parametrize("name,variable", [("webui", "SERVICE_WEBUI"), ("mps", "SERVICE_MPS")])
+def test_what_is_off_by_default_is_started_by_its_variable(
+    conf: configparser.RawConfigParser, name: str, variable: str
+) -> None:
+    assert conf[f"program:{name}"]["autostart"] == f"%(ENV_{variable})s"
 
 
 def test_late_load_failures_are_counted_like_early_ones(conf: configparser.RawConfigParser) -> None:

@@ -43,6 +43,7 @@ def test_blank_is_unset() -> None:
         "WATCHDOG_STALL_S",
         "TRITON_MAX_RESTARTS",
         "TRITON_RESTART_WINDOW_S",
+        "NVIDIA_MPS",
         "WEBUI",
         "WEBUI_ADDRESS",
         "WEBUI_PORT",

@@ -1,0 +1,70 @@
+"""How NVIDIA's MPS control daemon is started, and how the engines find it: by the folder that has its pipes.
+
+A CUDA program that finds no daemon there runs as it does without MPS (``man nvidia-cuda-mps-control``).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from runtime.devices import DEV, nvidia_gpu_present
+from runtime.errors import StartError
+from runtime.fatal_listener import RUN_DIR_VARIABLE
+from runtime.processes import end_with_parent
+from runtime.settings import RuntimeSettings
+from runtime.triton_command import NOT_FOR_TRITON
+
+PROGRAM = "nvidia-cuda-mps-control"
+PIPES_VARIABLE = "CUDA_MPS_PIPE_DIRECTORY"
+LOGS_VARIABLE = "CUDA_MPS_LOG_DIRECTORY"
+# The daemon would number the GPUs anew, and the engines name them as they are numbered without it
+# (docs.nvidia.com/deploy/mps, CUDA_VISIBLE_DEVICES).
+_NOT_FOR_THE_DAEMON = (*NOT_FOR_TRITON, "CUDA_VISIBLE_DEVICES")
+
+
+def mps_variables(settings: RuntimeSettings, run_dir: Path) -> dict[str, str]:
+    """What the engines have to know to use the daemon of this run; nothing without NVIDIA_MPS."""
+    return _folders(run_dir) if settings.nvidia_mps else {}
+
+
+def mps_problem(environ: Mapping[str, str], dev: Path = DEV) -> str | None:
+    """All that keeps the daemon from being started or used, in one line."""
+    problems = []
+    if not nvidia_gpu_present(dev):
+        problems.append(f"NVIDIA_MPS=1 needs an NVIDIA GPU, and {dev} has none: set it to 0")
+    if _program(environ) is None:
+        problems.append(
+            f"NVIDIA_MPS=1 needs {PROGRAM} on PATH: it comes with the driver, and into a container with the driver "
+            "capabilities compute,utility"
+        )
+    if pipes := environ.get(PIPES_VARIABLE, "").strip():
+        problems.append(
+            f"NVIDIA_MPS=1 starts a daemon, and {PIPES_VARIABLE}={pipes} names one: set NVIDIA_MPS to 0 to use that one"
+        )
+    return "; ".join(problems) or None
+
+
+def run_mps(environ: Mapping[str, str]) -> NoReturn:
+    """Become the control daemon, in the foreground. Raises :class:`StartError` where there is no such program."""
+    program = _program(environ)
+    if program is None:
+        raise StartError(f"{PROGRAM} is not on PATH")
+    folders = _folders(Path(environ[RUN_DIR_VARIABLE]))
+    for folder in folders.values():
+        Path(folder).mkdir(exist_ok=True)
+    kept = {name: value for name, value in environ.items() if name not in _NOT_FOR_THE_DAEMON}
+    end_with_parent(signal.SIGTERM)
+    os.execve(program, [PROGRAM, "-f"], kept | folders)
+
+
+def _program(environ: Mapping[str, str]) -> str | None:
+    return shutil.which(PROGRAM, path=environ.get("PATH", os.defpath))
+
+
+def _folders(run_dir: Path) -> dict[str, str]:
+    return {PIPES_VARIABLE: str(run_dir / "mps"), LOGS_VARIABLE: str(run_dir / "mps-log")}

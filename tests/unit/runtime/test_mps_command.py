@@ -1,0 +1,129 @@
+"""NVIDIA's MPS daemon: off by default, checked before the start, and the one that the engines of this run use."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from runtime.errors import BadSetting, StartError
+from runtime.fatal_listener import RUN_DIR_VARIABLE
+from runtime.interpreter import Interpreter
+from runtime.mps_command import PROGRAM, mps_problem, mps_variables, run_mps
+from runtime.preflight import preflight
+from runtime.settings import PROJECT_ROOT, RuntimeSettings
+from runtime.triton_command import triton_environment
+from runtime.triton_runtime import TritonRuntime
+from tests.fakes.programs import write_program
+
+FAKE = PROJECT_ROOT / "tests/fakes/mps_control.py"
+ON = RuntimeSettings.from_env({"NVIDIA_MPS": "1"})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """A PATH with the fake daemon in it."""
+    write_program(tmp_path / "bin" / PROGRAM, f"#!{sys.executable}\n{FAKE.read_text()}")
+    return str(tmp_path / "bin")
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Path:
+    """A device folder with one of NVIDIA's GPUs, which need not be the machine's first."""
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev/nvidia3").touch()
+    return tmp_path / "dev"
+
+
+@contextmanager
+def daemon(run_dir: Path, **environ: str) -> Iterator[subprocess.Popen[str]]:
+    """The command as supervisord runs it, once the daemon is there."""
+    command = [sys.executable, "-m", "runtime", "mps"]
+    environ |= {RUN_DIR_VARIABLE: str(run_dir)}
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"mps {process.pid}\n"
+            yield process
+        finally:
+            process.terminate()
+
+
+def environment_of(pid: int) -> dict[str, str]:
+    pairs = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(pair.split("=", 1) for pair in pairs if pair)
+
+
+def test_it_is_off_unless_asked_for() -> None:
+    assert not RuntimeSettings.from_env({}).nvidia_mps
+    assert ON.nvidia_mps
+    with pytest.raises(BadSetting, match="NVIDIA_MPS=perhaps: 0 or 1"):
+        RuntimeSettings.from_env({"NVIDIA_MPS": "perhaps"})
+
+
+def test_a_gpu_and_the_program_are_enough(path: str, dev: Path) -> None:
+    assert mps_problem({"PATH": path, "CUDA_MPS_PIPE_DIRECTORY": " "}, dev) is None
+
+
+def test_what_is_missing_is_named(path: str, dev: Path, tmp_path: Path) -> None:
+    assert mps_problem({"PATH": path}, tmp_path) == (
+        f"NVIDIA_MPS=1 needs an NVIDIA GPU, and {tmp_path} has none: set it to 0"
+    )
+    without = mps_problem({"PATH": str(tmp_path)}, dev)
+    assert str(without).startswith(f"NVIDIA_MPS=1 needs {PROGRAM} on PATH: ")
+    both = mps_problem({"PATH": str(tmp_path)}, tmp_path)
+    assert str(both).count("NVIDIA_MPS=1 needs ") == 2
+    assert "\n" not in str(both)
+
+
+def test_a_daemon_of_the_operators_own_is_not_doubled(path: str, dev: Path) -> None:
+    environ = {"PATH": path, "CUDA_MPS_PIPE_DIRECTORY": "/theirs"}
+    assert str(mps_problem(environ, dev)).endswith(
+        "CUDA_MPS_PIPE_DIRECTORY=/theirs names one: set NVIDIA_MPS to 0 to use that one"
+    )
+    _, problems = preflight({**os.environ, "NVIDIA_MPS": "1", "CUDA_MPS_PIPE_DIRECTORY": "/theirs"})
+    assert [one.check for one in problems if "CUDA_MPS_PIPE_DIRECTORY=/theirs" in one.text] == ["mps"]
+    _, problems = preflight({**os.environ, "CUDA_MPS_PIPE_DIRECTORY": "/theirs"})
+    assert not [one for one in problems if one.check == "mps"]
+
+
+def test_the_daemon_runs_in_the_foreground_in_folders_of_this_run(path: str, tmp_path: Path) -> None:
+    with daemon(tmp_path, PATH=path) as process:
+        told = environment_of(process.pid)
+        assert {**told, **mps_variables(ON, tmp_path)} == told
+        for folder in mps_variables(ON, tmp_path).values():
+            assert (Path(folder) / f"{PROGRAM}.pid").read_text() == str(process.pid)
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_a_daemon_that_is_started_anew_finds_its_folders_there(path: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        with daemon(tmp_path, PATH=path) as process:
+            process.kill()
+
+
+def test_it_knows_all_gpus_by_the_engines_numbers_and_no_secret(path: str, tmp_path: Path) -> None:
+    with daemon(tmp_path, PATH=path, CUDA_VISIBLE_DEVICES="2,3", API_KEY="secret", LANG="C.UTF-8") as process:
+        told = environment_of(process.pid)
+    assert told["LANG"] == "C.UTF-8"
+    assert not {"CUDA_VISIBLE_DEVICES", "API_KEY"} & set(told)
+
+
+def test_a_program_that_has_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=f"{PROGRAM} is not on PATH"):
+        run_mps({"PATH": str(tmp_path), RUN_DIR_VARIABLE: str(tmp_path)})
+
+
+def test_triton_and_its_engines_are_told_where_the_daemon_is(tmp_path: Path) -> None:
+    assert mps_variables(RuntimeSettings.from_env({}), tmp_path) == {}
+    told = mps_variables(ON, tmp_path)
+    assert told["CUDA_MPS_PIPE_DIRECTORY"] == str(tmp_path / "mps")
+    runtime = TritonRuntime(Path("/t/bin/tritonserver"), Path("/t/backends"), (), False, "2.51.0")
+    given = triton_environment({**told, "CUDA_VISIBLE_DEVICES": "2"}, ON, runtime, Interpreter.running())
+    assert {**given, **told, "CUDA_VISIBLE_DEVICES": "2"} == given
