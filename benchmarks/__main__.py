@@ -1,12 +1,14 @@
-"""`python -m benchmarks cpu|gpu [--url URL --model NAME] [--rounds N] [--repeats N] [--results FOLDER]`.
+"""`python -m benchmarks cpu` (targets P5 to P7; `make bench`) or `gpu` (P1 to P4, P8 to P10, and how it scales).
 
-cpu: targets P5 to P7 (`make bench`). gpu: P1 to P4 and P8 to P10, on a machine with NVIDIA GPUs. Everything is started
-and stopped by it; nothing else should run meanwhile. Writes a JSON file and a Markdown table, dated.
+The GPU's takes parts too (`--part`), for machines where several can be measured at once. Everything is started and
+stopped by it; nothing else should run on the same cores and GPUs meanwhile. Writes a JSON file and a Markdown table,
+dated.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from datetime import datetime, timezone
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from benchmarks import cpu, gpu, machine
 from benchmarks.errors import BenchmarkError
-from benchmarks.peers import default_model
+from benchmarks.peers import Server, default_model
 from benchmarks.results import Report
 from benchmarks.side_by_side import Plan
 
@@ -22,9 +24,11 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def main() -> int:
-    """Parse the command line, measure, write."""
+    """Parse the command line, measure, write. What has been measured is written when it is stopped or fails, too."""
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))  # the peers are stopped then
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("suite", choices=("cpu", "gpu"))
+    parser.add_argument("--part", action="append", choices=tuple(gpu.PARTS), help="of the GPU's; may be repeated")
     parser.add_argument("--url", help="another server with OpenAI's API, to be measured too")
     parser.add_argument("--model", default="", help="the model's name there")
     parser.add_argument("--rounds", type=int, default=2, help="how often each program is started")
@@ -37,20 +41,25 @@ def main() -> int:
     report = Report(
         f"{options.suite.upper()} benchmark, {today}", machine.describe(), {"model": str(default_model().name)}
     )
-    others = [cpu.Server(options.url, options.model)] if options.url else []
+    others = [Server(options.url, options.model)] if options.url else []
     began = time.monotonic()
+    status = 0
     try:
-        (cpu if options.suite == "cpu" else gpu).run(report, plan, others)
+        if options.suite == "cpu":
+            cpu.run(report, plan, others)
+        else:
+            gpu.run(report, plan, others, options.part or tuple(gpu.PARTS))
     except BenchmarkError as exc:
         print(exc, file=sys.stderr)
-        return 1
-    report.conditions |= {
-        "took": f"{time.monotonic() - began:.0f} s",
-        **({"note": options.note} if options.note else {}),
-    }
-    file = report.write(options.results, f"{today}-{options.suite}")
-    print(report.markdown(), f"written: {file}", sep="\n")
-    return 0
+        status = 1
+    finally:
+        report.conditions |= {
+            "took": f"{time.monotonic() - began:.0f} s",
+            **({"note": options.note} if options.note else {}),
+        }
+        file = report.write(options.results, "-".join([today, options.suite, *(options.part or [])]))
+        print(report.markdown(), f"written: {file}", sep="\n")
+    return status
 
 
 if __name__ == "__main__":

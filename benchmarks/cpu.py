@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from benchmarks import workload
-from benchmarks.peers import ApiServerPeer, OfflinePeer, ProjectPeer, UrlPeer, default_model
+from benchmarks.peers import ApiServerPeer, OfflinePeer, ProjectPeer, Server, TokenIdsPeer, UrlPeer, default_model
 from benchmarks.process_costs import below, cpu_s, memory_peak, resident_mib
 from benchmarks.results import Report, ratio
-from benchmarks.side_by_side import Plan, batches, rates
+from benchmarks.side_by_side import Job, Plan, measure, report_all
 
 PROMPTS, TOKENS = 200, 64
 SINGLES, CLIENTS = 4000, 64
@@ -24,14 +23,6 @@ ENVIRON = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "WARNING", "HF_H
 # And for its processes (plan.py): no worker beside the engine. `LLM` then has the engine in the caller's process, too.
 PROCESSES = {"distributed_executor_backend": "uni"}
 PROCESSES_ENVIRON = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
-
-
-@dataclass(frozen=True)
-class Server:
-    """A server of somebody else's, to be put beside ours."""
-
-    url: str
-    model: str
 
 
 def run(report: Report, plan: Plan, others: Sequence[Server] = ()) -> None:
@@ -71,9 +62,9 @@ def peers(others: Sequence[Server]) -> list[Any]:
 
     return [
         lambda: ProjectPeer("this service", settings()),
-        lambda: OfflinePeer("vLLM offline, tuned alike", {**same, **PROCESSES}, True, tuned_environ),
-        lambda: OfflinePeer("vLLM offline, same engine settings", same, True, ENVIRON),
-        lambda: OfflinePeer("vLLM offline, stock", stock, False, ENVIRON),
+        lambda: TokenIdsPeer("vLLM offline, tuned alike", {**same, **PROCESSES}, tuned_environ),
+        lambda: TokenIdsPeer("vLLM offline, same engine settings", same, ENVIRON),
+        lambda: OfflinePeer("vLLM offline, stock", stock, ENVIRON),
         lambda: ApiServerPeer("vLLM's API server, tuned alike", arguments, tuned_environ),
         *map(of_url, others),
     ]
@@ -88,12 +79,9 @@ def dtype() -> str:
 
 def batch_of_questions(report: Report, plan: Plan, others: Sequence[Server]) -> None:
     """P5: a batch through `/predict` against offline vLLM with the same engine settings."""
-    makers: list[Any] = peers(others)
-    seconds = batches(makers, lambda number: workload.make(PROMPTS, TOKENS, number), plan)
     what = f"batch of {PROMPTS} questions, {TOKENS} tokens each"
-    figures = {
-        name: report.add(what, name, "tokens/s", values) for name, values in rates(seconds, PROMPTS * TOKENS).items()
-    }
+    job = Job(what, "tokens/s", TOKENS, lambda number: workload.make(PROMPTS, TOKENS, number))
+    figures = report_all(report, [job], measure(peers(others), [job], plan))[what]
     ours = figures.get("this service")
     for name, figure in figures.items():
         if ours is None or figure is ours:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.errors import PeerFailed
+
+_OPENED_AT_ONCE = 128
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,20 @@ class Connection:
         self._writer.write(message)
         head = await self._reader.readuntil(b"\r\n\r\n")
         fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if b": " in line)
-        body = await self._reader.readexactly(int(fields[b"content-length"]))
+        length = fields.get(b"content-length")
+        body = await (self._chunks() if length is None else self._reader.readexactly(int(length)))
         if b" 200 " not in head[:16]:
             raise PeerFailed(f"answered {head[:64]!r} {body[:200]!r}")
         return body
+
+    async def _chunks(self) -> bytes:
+        """A body in chunks, as Triton sends it."""
+        parts = []
+        while length := int(await self._reader.readline(), 16):
+            parts.append(await self._reader.readexactly(length))
+            await self._reader.readline()
+        await self._reader.readline()
+        return b"".join(parts)
 
     async def close(self) -> None:
         self._writer.close()
@@ -65,7 +78,10 @@ async def ask_all(address: Address, messages: Sequence[bytes], clients: int) -> 
     Returns:
         Seconds for all, and for each.
     """
-    connections = await asyncio.gather(*(Connection.open(address) for _ in range(clients)))
+    connections: list[Connection] = []
+    while len(connections) < clients:  # a server's queue of new connections is short
+        some = min(_OPENED_AT_ONCE, clients - len(connections))
+        connections += await asyncio.gather(*(Connection.open(address) for _ in range(some)))
     waiting = iter(messages)
     each: list[float] = []
 
@@ -83,8 +99,17 @@ async def ask_all(address: Address, messages: Sequence[bytes], clients: int) -> 
         await asyncio.gather(*(connection.close() for connection in connections), return_exceptions=True)
 
 
+def allow_connections(count: int) -> None:
+    """Have room for so many open sockets."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 256
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+
+
 def run_all(url: str, path: str, bodies: Sequence[Any], clients: int) -> tuple[float, list[float]]:
     """:func:`ask_all` from outside an event loop, on uvloop where there is one."""
+    allow_connections(clients)
     address = Address.of(url)
     messages = [request(address, path, body) for body in bodies]
     try:

@@ -50,6 +50,9 @@ def _gpus() -> list[str]:
     if shutil.which("nvidia-smi") is None:
         return []
     asked = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible:
+        asked.append(f"--id={visible}")
     return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split("\n")[:-1]
 
 

@@ -14,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -38,7 +39,7 @@ class Peer(Protocol):
         """Seconds from questions to texts, all at once."""
 
 
-class _Program:
+class Program:
     """A program in a session of its own, whose output goes to a file that is shown when it fails."""
 
     def __init__(self, command: list[str], environ: Mapping[str, str], **pipes: Any) -> None:
@@ -49,7 +50,7 @@ class _Program:
 
     def failed(self, what: str) -> PeerFailed:
         self.log.seek(0)
-        return PeerFailed(f"{what}:\n{self.log.read()[-3000:].decode(errors='replace')}")
+        return PeerFailed(f"{what}:\n{self.log.read()[-40000:].decode(errors='replace')}")
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -62,26 +63,45 @@ class _Program:
         self.log.close()
 
 
-class _Started:
+class Started:
     """The common part of peers that are programs."""
 
-    _program: _Program
+    _program: Program
 
     def __exit__(self, *exc: object) -> None:
         self._program.stop()
 
+    def _wait_until_up(self, url: str) -> None:
+        """Return when the address answers 200.
 
-class OfflinePeer(_Started):
-    """``LLM.generate`` in a process of its own."""
+        Raises :class:`PeerFailed` with what the program said, which is stopped then.
+        """
+        deadline = time.monotonic() + START_S
+        while True:
+            with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=5):
+                return
+            ended = self._program.process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                why = "ended before it was ready" if ended else f"not ready within {START_S:.0f} s"
+                failure = self._program.failed(why)
+                self._program.stop()
+                raise failure
+            time.sleep(0.1)
 
-    def __init__(self, name: str, options: Mapping[str, Any], tuned: bool, environ: Mapping[str, str]) -> None:
+
+class OfflinePeer(Started):
+    """vLLM in a process of its own, asked in one of the ways of :mod:`benchmarks.offline`."""
+
+    way = "texts"
+
+    def __init__(self, name: str, options: Mapping[str, Any], environ: Mapping[str, str]) -> None:
         self.name = name
-        self._first = {"options": dict(options), "tuned": tuned}
+        self._first = {"options": dict(options), "way": self.way}
         self._environ = environ
 
     def __enter__(self) -> OfflinePeer:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._program = _Program([sys.executable, "-m", "benchmarks.offline"], self._environ, **pipes)
+        self._program = Program([sys.executable, "-m", "benchmarks.offline"], self._environ, **pipes)
         self._tell(self._first)
         return self
 
@@ -98,7 +118,9 @@ class OfflinePeer(_Started):
         stdin.flush()
         line = stdout.readline()
         if not line:
-            raise self._program.failed(f"{self.name} ended")
+            failure = self._program.failed(f"{self.name} ended")
+            self._program.stop()
+            raise failure
         return json.loads(line)
 
     def __exit__(self, *exc: object) -> None:
@@ -107,6 +129,31 @@ class OfflinePeer(_Started):
             if pipe is not None:
                 pipe.close()
         super().__exit__(*exc)
+
+
+class TokenIdsPeer(OfflinePeer):
+    """``LLM.generate`` fed as the service feeds its engines."""
+
+    way = "token_ids"
+
+
+class InProcessPeer(OfflinePeer):
+    """``AsyncLLM`` called in its own process."""
+
+    way = "async"
+
+    def clients_s(self, work: Workload, clients: int) -> tuple[float, list[float]]:
+        """Seconds for all questions by so many callers with one each, and for every single one."""
+        told = self._tell({"chats": work.chats, "sampling": work.sampling, "clients": clients})
+        return told["seconds"], told["each"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server of somebody else's, to be put beside ours."""
+
+    url: str
+    model: str
 
 
 class UrlPeer:
@@ -132,7 +179,7 @@ class UrlPeer:
         return run_all(self.url, "/v1/chat/completions", bodies, clients)
 
 
-class ApiServerPeer(_Started, UrlPeer):
+class ApiServerPeer(Started, UrlPeer):
     """vLLM's own server. Not by `vllm serve`, which the CPU build cannot run; it is the same server."""
 
     def __init__(self, name: str, arguments: list[str], environ: Mapping[str, str]) -> None:
@@ -144,14 +191,14 @@ class ApiServerPeer(_Started, UrlPeer):
     def __enter__(self) -> ApiServerPeer:
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--served-model-name", "served"]
         command += ["--host", "127.0.0.1", "--port", str(self._port), *self._arguments]
-        self._program = _Program(command, self._environ)
-        wait_until_up(self._program, f"{self.url}/health")
+        self._program = Program(command, self._environ)
+        self._wait_until_up(f"{self.url}/health")
         return self
 
-    __exit__ = _Started.__exit__
+    __exit__ = Started.__exit__
 
 
-class ProjectPeer(_Started):
+class ProjectPeer(Started):
     """This service, by its launcher. A batch is one request to `/predict`."""
 
     def __init__(self, name: str, settings: Mapping[str, str]) -> None:
@@ -163,8 +210,8 @@ class ProjectPeer(_Started):
 
     def __enter__(self) -> ProjectPeer:
         began = time.perf_counter()
-        self._program = _Program([sys.executable, "-m", "runtime", "serve"], self._settings)
-        wait_until_up(self._program, f"{self.url}/")
+        self._program = Program([sys.executable, "-m", "runtime", "serve"], self._settings)
+        self._wait_until_up(f"{self.url}/")
         self.start_s = time.perf_counter() - began
         return self
 
@@ -186,19 +233,6 @@ def free_port() -> int:
     """A port that nobody listens on right now."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
-
-
-def wait_until_up(program: _Program, url: str) -> None:
-    """Return when the address answers 200. Raises :class:`PeerFailed` with what the program said."""
-    deadline = time.monotonic() + START_S
-    while True:
-        if program.process.poll() is not None:
-            raise program.failed("ended before it was ready")
-        with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=5):
-            return
-        if time.monotonic() > deadline:
-            raise program.failed(f"not ready within {START_S:.0f} s")
-        time.sleep(0.1)
 
 
 def default_model() -> Path:

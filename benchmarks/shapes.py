@@ -6,7 +6,9 @@ Real safetensors files, so that every peer loads them in the ordinary way. The t
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +64,19 @@ def make(shape: str, folder: Path, tokenizer_from: Path) -> Path:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.bfloat16)
     torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # four billion random numbers take a CPU a minute
     weights = {
         name: torch.ones(tensor.shape, dtype=torch.bfloat16)
         if tensor.dim() == 1
-        else torch.empty(tensor.shape, dtype=torch.bfloat16).normal_(0, 0.02)
+        else torch.empty(tensor.shape, dtype=torch.bfloat16, device=device).normal_(0, 0.02).cpu()
         for name, tensor in model.state_dict().items()
         if name != "lm_head.weight"  # the embedding, once more
     }
-    save_file(weights, done, metadata={"format": "pt"})
+    unfinished = done.with_suffix(f".{os.getpid()}")
+    save_file(weights, unfinished, metadata={"format": "pt"})
+    unfinished.rename(done)  # whoever sees the file sees all of it
     return folder
+
+
+if __name__ == "__main__":  # python -m benchmarks.shapes SHAPE FOLDER TOKENIZER_FROM
+    make(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

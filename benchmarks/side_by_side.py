@@ -9,47 +9,83 @@ from typing import Any
 
 from benchmarks.errors import PeerFailed
 from benchmarks.peers import Peer
+from benchmarks.results import Figure, Report
 from benchmarks.workload import Workload
-
-Make = Callable[[int], Workload]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``rounds`` starts of every peer, and in each, after a warm-up, ``repeats`` measured batches."""
+    """``rounds`` starts of every peer, and in each, after a warm-up, ``repeats`` measurements of each job."""
 
     rounds: int = 2
     repeats: int = 2
 
 
-def batches(peers: Sequence[Callable[[], Peer]], make: Make, plan: Plan) -> dict[str, list[float]]:
-    """Seconds a batch by the peer's name; ``make`` gives the workload with a number, equal for all peers.
+@dataclass(frozen=True)
+class Job:
+    """One thing to be measured: ``make`` gives the questions with a number, equal for all peers.
+
+    All at once, or one after the other by each of so many ``clients``, which only servers can be asked for.
+    ``per_prompt`` is what a prompt counts in ``unit``: its tokens, or 1.
+    """
+
+    what: str
+    unit: str
+    per_prompt: int
+    make: Callable[[int], Workload]
+    clients: int = 0
+
+    def rate(self, peer: Any, number: int) -> float:
+        """What the peer does in a second."""
+        work = self.make(number)
+        seconds = peer.clients_s(work, self.clients)[0] if self.clients else peer.batch_s(work)
+        return len(work.questions) * self.per_prompt / float(seconds)
+
+    def suits(self, peer: Any) -> bool:
+        """Whether the peer can be asked for it."""
+        return not self.clients or hasattr(peer, "clients_s")
+
+
+Found = dict[str, dict[str, list[float]]]
+"""Rates by the job's name, then by the peer's."""
+
+
+def measure(peers: Sequence[Callable[[], Peer]], jobs: Sequence[Job], plan: Plan) -> Found:
+    """Ask every peer for every job that suits it.
 
     A peer that fails in one round is left out of the following ones, with its reason printed; none is an error.
     """
-    found: dict[str, list[float]] = {}
+    found: Found = {job.what: {} for job in jobs}
     order: list[Callable[[], Peer]] = list(peers)
     for turn in range(plan.rounds):
         for start in list(order if turn % 2 == 0 else order[::-1]):
-            try:
-                name, seconds = _one(start(), make, plan, turn)
-            except PeerFailed as exc:
-                print(f"left out: {exc}", flush=True)
+            if not _one_start(start, jobs, plan, turn, found):
                 order.remove(start)
-                continue
-            found.setdefault(name, []).extend(seconds)
     return found
 
 
-def _one(peer: Peer, make: Make, plan: Plan, turn: int) -> tuple[str, list[float]]:
-    numbers = itertools.count(100 * turn)
-    with peer:
-        peer.batch_s(make(next(numbers)))  # warm-up: allocations, first steps of this shape
-        seconds = [peer.batch_s(make(next(numbers))) for _ in range(plan.repeats)]
-    print(f"  {peer.name}: {', '.join(f'{one:.2f} s' for one in seconds)}", flush=True)
-    return peer.name, seconds
+def report_all(report: Report, jobs: Sequence[Job], found: Found) -> dict[str, dict[str, Figure]]:
+    """Note all figures; returns them by the job's name, then by the peer's."""
+    return {
+        job.what: {peer: report.add(job.what, peer, job.unit, rates) for peer, rates in found[job.what].items()}
+        for job in jobs
+    }
 
 
-def rates(seconds: dict[str, list[float]], amount: float) -> dict[str, Any]:
-    """Seconds a batch → ``amount`` a second."""
-    return {name: [amount / one for one in found] for name, found in seconds.items()}
+def _one_start(start: Callable[[], Peer], jobs: Sequence[Job], plan: Plan, turn: int, found: Found) -> bool:
+    try:
+        with start() as peer:
+            _ask(peer, jobs, plan, turn, found)
+    except PeerFailed as exc:
+        print(f"left out: {exc}", flush=True)
+        return False
+    return True
+
+
+def _ask(peer: Peer, jobs: Sequence[Job], plan: Plan, turn: int, found: Found) -> None:
+    for job in filter(lambda job: job.suits(peer), jobs):
+        numbers = itertools.count(100 * turn)
+        job.rate(peer, next(numbers))  # warm-up: allocations, first steps of this shape
+        rates = [job.rate(peer, next(numbers)) for _ in range(plan.repeats)]
+        found[job.what].setdefault(peer.name, []).extend(rates)
+        print(f"  {peer.name}: {job.what}: {', '.join(f'{one:,.0f}' for one in rates)} {job.unit}", flush=True)

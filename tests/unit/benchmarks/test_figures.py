@@ -12,9 +12,9 @@ import pytest
 
 from benchmarks import shapes, workload
 from benchmarks.errors import PeerFailed
-from benchmarks.http_client import Address, ask_all, request
+from benchmarks.http_client import Address, Connection, ask_all, request
 from benchmarks.results import Report, ratio
-from benchmarks.side_by_side import Plan, batches, rates
+from benchmarks.side_by_side import Job, Plan, measure
 
 
 class FakePeer:
@@ -45,14 +45,29 @@ class FakePeer:
         return self._seconds
 
 
+class FakeServer(FakePeer):
+    """Can be asked by clients too: each takes half a second."""
+
+    def __init__(self, name: str, seconds: float, asked: list[tuple[str, tuple[str, ...]]]) -> None:
+        super().__init__(name, seconds, asked)
+        self.clients: list[int] = []
+
+    def clients_s(self, work: workload.Workload, clients: int) -> tuple[float, list[float]]:
+        self.clients.append(clients)
+        return 0.5, [0.25] * len(work.questions)
+
+
 def make(number: int) -> workload.Workload:
     return workload.make(4, 8, number, environ={"SHARED_DIR": "/nowhere"})
 
 
+JOB = Job("batch", "tokens/s", 8, make)  # of four questions
+
+
 def test_peers_take_turns_with_the_same_questions_and_a_warm_up_that_does_not_count() -> None:
     asked: list[tuple[str, tuple[str, ...]]] = []
-    found = batches([lambda: FakePeer("a", 2, asked), lambda: FakePeer("b", 4, asked)], make, Plan(2, 3))
-    assert found == {"a": [2] * 6, "b": [4] * 6}
+    found = measure([lambda: FakePeer("a", 2, asked), lambda: FakePeer("b", 4, asked)], [JOB], Plan(2, 3))
+    assert found == {"batch": {"a": [16.0] * 6, "b": [8.0] * 6}}
     assert [name for name, _ in asked[::4]] == ["a", "b", "b", "a"]
     questions = {name: [texts for who, texts in asked if who == name] for name in ("a", "b")}
     assert questions["a"] == questions["b"]
@@ -60,9 +75,18 @@ def test_peers_take_turns_with_the_same_questions_and_a_warm_up_that_does_not_co
 
 
 def test_a_peer_that_fails_is_left_out_and_told(capsys: pytest.CaptureFixture[str]) -> None:
-    found = batches([lambda: FakePeer("a", 2, []), lambda: FakePeer("b", 4, [], fails=True)], make, Plan(2, 1))
-    assert list(found) == ["a"]
+    found = measure([lambda: FakePeer("a", 2, []), lambda: FakePeer("b", 4, [], fails=True)], [JOB], Plan(2, 1))
+    assert list(found["batch"]) == ["a"]
     assert capsys.readouterr().out.count("b does not start") == 1
+
+
+def test_one_start_serves_every_job_that_suits_the_peer() -> None:
+    asked: list[tuple[str, tuple[str, ...]]] = []
+    for_servers = Job("clients", "prompts/s", 1, make, clients=2)
+    offline, server = FakePeer("offline", 2, asked), FakeServer("server", 2, asked)
+    found = measure([lambda: offline, lambda: server], [JOB, for_servers], Plan(1, 1))
+    assert found == {"batch": {"offline": [16.0], "server": [16.0]}, "clients": {"server": [8.0]}}
+    assert server.clients == [2, 2], "the warm-up too"
 
 
 def test_questions_are_the_same_for_the_same_number_only() -> None:
@@ -80,7 +104,7 @@ def test_a_plain_workload_has_an_exact_length_and_no_penalties() -> None:
 
 def test_a_report_has_medians_spread_targets_and_conditions(tmp_path: Path) -> None:
     report = Report("A run", {"cores": 2}, {"model": "m"})
-    ours = report.add("batch", "ours", "tokens/s", rates({"ours": [2.0, 1.0, 4.0]}, 100)["ours"])
+    ours = report.add("batch", "ours", "tokens/s", [50.0, 100.0, 25.0])
     theirs = report.add("batch", "theirs", "tokens/s", [25.0])
     report.judge("P5", "batch", "≥ 1.0", f"{ratio(ours, theirs):.2f}", met=ratio(ours, theirs) >= 1)
     file = report.write(tmp_path, "run")
@@ -89,6 +113,34 @@ def test_a_report_has_medians_spread_targets_and_conditions(tmp_path: Path) -> N
     assert "| P5 | batch | ≥ 1.0 | 2.00 | yes |" in text
     assert "| batch | ours | 50 | 25 – 100 | tokens/s | 3 |" in text
     assert "- cores: 2" in text
+
+
+def test_a_report_has_a_table_for_the_curves_of_one_thing(tmp_path: Path) -> None:
+    report = Report("A run", {}, {})
+    report.draw("batch", "ours", "engines", "tokens/s", {1: [20.0, 10.0, 30.0], 2: [40.0]})
+    report.draw("batch", "theirs", "engines", "tokens/s", {1: [5.0]})
+    text = report.write(tmp_path, "run").with_suffix(".md").read_text()
+    assert "| engines | ours | theirs |" in text
+    assert "| 1 | 20 (10 – 30) | 5 |" in text
+    assert "| 2 | 40 | – |" in text
+    assert "| target |" not in text, "no empty tables"
+
+
+async def test_the_client_reads_a_body_in_chunks() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nyes\r\nb\r\n, and more.\r\n0\r\n\r\n")
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = Address("127.0.0.1", server.sockets[0].getsockname()[1])
+    async with server:
+        connection = await Connection.open(address)
+        assert await connection.ask(request(address, "/generate", {})) == b"yes, and more."
+        await connection.close()
 
 
 async def test_the_client_sends_each_message_once_and_reads_whole_bodies() -> None:

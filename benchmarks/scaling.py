@@ -1,0 +1,121 @@
+"""How tokens a second and latency go with the number of engines, GPUs and clients: curves instead of single figures."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from benchmarks import gpu_peers, workload
+from benchmarks.gpu_peers import OURS, UNDER_MPS
+from benchmarks.peers import Server
+from benchmarks.results import Report
+from benchmarks.side_by_side import Job, Plan, measure
+
+TOKENS = 64
+ENGINE_COUNTS = {"0.5B": (1, 2, 3, 4, 5, 6), "1.7B": (1, 2, 3, 4), "4B": (1, 2, 3)}
+CLIENTS = tuple(1 << power for power in range(13))  # 1 to 4,096
+_PAIRS = 2  # prompts that each client asks, so that some wait for nobody else's start
+
+
+def engines(shape: str, report: Report, plan: Plan, others: Sequence[Server] = ()) -> None:
+    """Engines on one GPU for a size of model, with and without MPS. What ``auto`` chooses is read off here."""
+    del others
+    model = gpu_peers.model_of(shape)
+    jobs = [
+        Job(f"batch of 1,024, {shape}", "tokens/s", TOKENS, _questions(1024)),
+        Job(f"batch of 4,096, {shape}", "tokens/s", TOKENS, _questions(4096)),
+        Job(f"256 clients, {shape}", "tokens/s", TOKENS, _questions(1024), clients=256),
+    ]
+    for name, more in _ways():
+        found: dict[str, dict[float, list[float]]] = {job.what: {} for job in jobs}
+        for count in ENGINE_COUNTS[shape]:
+            peer = partial(gpu_peers.service, model, name, ENGINES_PER_GPU=str(count), **more)
+            for what, by_peer in measure([peer], jobs, Plan(1, plan.repeats)).items():
+                if name in by_peer:
+                    found[what][count] = by_peer[name]
+        for job in jobs:
+            report.draw(job.what, name, "engines on one GPU", job.unit, found[job.what])
+
+
+def _ways() -> list[tuple[str, dict[str, str]]]:
+    return [(OURS, {}), *([(UNDER_MPS, {"NVIDIA_MPS": "1"})] if gpu_peers.has_mps() else [])]
+
+
+def gpus(report: Report, plan: Plan, others: Sequence[Server] = ()) -> None:
+    """P10: the same service on one GPU, on two, and on as many as there are."""
+    del others
+    model = gpu_peers.model_of("0.5B")
+    visible = gpu_peers.visible_gpus()
+    counts = [count for count in (1, 2, 4, 8) if count <= len(visible)]
+    job = Job("batch of 4,096, 0.5 B", "tokens/s", TOKENS, _questions(4096))
+    peers = [
+        partial(gpu_peers.service, model, str(count), CUDA_VISIBLE_DEVICES=",".join(visible[:count]))
+        for count in counts
+    ]
+    found = {int(name): rates for name, rates in measure(peers, [job], plan)[job.what].items()}
+    report.draw(job.what, OURS, "GPUs", job.unit, {count: found[count] for count in sorted(found)})
+    if 1 in found and 2 in found:
+        times = statistics.median(found[2]) / statistics.median(found[1])
+        report.judge("P10", f"{job.what}: two GPUs over one", "≥ 1.8", f"{times:.2f}", times >= 1.8)
+
+
+def tensor_parallel(report: Report, plan: Plan, others: Sequence[Server] = ()) -> None:
+    """One engine on one GPU and the same model split over two."""
+    del others
+    visible = gpu_peers.visible_gpus()
+    if len(visible) < 2:
+        return
+    model = gpu_peers.model_of("4B")
+    jobs = [
+        Job("batch of 1,024, 4 B", "tokens/s", TOKENS, _questions(1024)),
+        Job("one client, 4 B", "tokens/s", TOKENS, _questions(16), clients=1),
+    ]
+    names = {1: "one engine on one GPU", 2: "one engine on two GPUs (tensor parallel)"}
+    peers = [partial(_split, model, name, visible[:size]) for size, name in names.items()]
+    for what, by_peer in measure(peers, jobs, plan).items():
+        for name, rates in by_peer.items():
+            report.add(what, name, "tokens/s", rates)
+
+
+def _split(model: Any, name: str, visible: Sequence[str]) -> Any:
+    size, devices = str(len(visible)), ",".join(visible)
+    return gpu_peers.service(model, name, TENSOR_PARALLEL_SIZE=size, ENGINES_PER_GPU="1", CUDA_VISIBLE_DEVICES=devices)
+
+
+def load(report: Report, plan: Plan, others: Sequence[Server] = ()) -> None:
+    """Clients with one prompt at a time, from one to 4,096: tokens a second, and how long an answer takes."""
+    del plan, others
+    model = gpu_peers.model_of("0.5B")
+    peers: list[Callable[[], Any]] = [*gpu_peers.services(model), lambda: gpu_peers.api_server(model)]
+    peers += gpu_peers.nvidia_peers(model)
+    for make in peers:
+        with make() as peer:
+            peer.clients_s(workload.make(512, TOKENS, 0), 256)
+            rates: dict[float, list[float]] = {}
+            middle: dict[float, list[float]] = {}
+            late: dict[float, list[float]] = {}
+            for clients in CLIENTS:
+                seconds, each = peer.clients_s(workload.make(max(16, _PAIRS * clients), TOKENS, clients), clients)
+                rates[clients] = [len(each) * TOKENS / seconds]
+                middle[clients] = [statistics.median(each)]
+                late[clients] = [statistics.quantiles(each, n=20)[-1]]
+        for what, unit, values in (
+            ("tokens a second", "tokens/s", rates),
+            ("time of an answer, median", "s", middle),
+            ("time of an answer, 95th percentile", "s", late),
+        ):
+            report.draw(f"single prompts of 64 tokens, 0.5 B: {what}", peer.name, "clients", unit, values)
+
+
+def _questions(count: int) -> Callable[[int], workload.Workload]:
+    return lambda number: workload.make(count, TOKENS, number)
+
+
+PARTS: dict[str, Callable[[Report, Plan, Sequence[Server]], None]] = {
+    "gpus": gpus,
+    "tensor-parallel": tensor_parallel,
+    "load": load,
+    **{f"engines-{shape}": partial(engines, shape) for shape in ENGINE_COUNTS},
+}
