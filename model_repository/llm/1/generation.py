@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -15,6 +14,7 @@ from .adapters import Adapters
 from .engines.base import GenerationRequest, Sample
 from .engines.pool import EnginePool
 from .errors import GenerationFailed, InvalidArgument, ModelError
+from .finished import FinishedPrompt, FinishedPrompts
 from .logs import logger
 from .parameters import SamplingParameters
 from .pieces import ready_pieces
@@ -25,16 +25,6 @@ from .tokenization import Tokenization
 _PARTIAL_INTERVAL_S = 0.05  # finished rows of a partial call wait this long for others
 
 SINGLE, BATCH = 0, 1  # priorities: single prompts go before the waiting rows of a large batch
-
-
-@dataclass(frozen=True)
-class FinishedPrompt:
-    """A prompt's samples, or why there are none. ``position`` is its place in the call."""
-
-    position: int
-    prompt: Prompt | None
-    samples: Sequence[Sample] = ()
-    error: ModelError | None = None
 
 
 class Generator:
@@ -53,53 +43,55 @@ class Generator:
         Raises the :class:`ModelError` of a call that does not report errors by row.
         """
         samples_per_prompt = _common_n(call)
-        prompts = await self._prompts.build(call)
         produce = self._stream_all if call.stream else self._finish_all
-        async with contextlib.aclosing(produce(call, prompts, samples_per_prompt)) as groups:
+        async with contextlib.aclosing(produce(call, samples_per_prompt)) as groups:
             async for rows in groups:
                 if not call.reports_row_errors:
                     _raise_first_error(rows)
                 yield rows
 
+    async def _made(self, call: InferenceCall) -> AsyncIterator[tuple[int, Prompt | ModelError]]:
+        """Enumerate the prompts as they are made, letting other work run on the event loop after every slice."""
+        position = 0
+        async with contextlib.aclosing(self._prompts.build(call)) as chunks:
+            async for chunk in chunks:
+                for item in chunk:
+                    if position and position % SLICE == 0:
+                        await asyncio.sleep(0)
+                    yield position, item
+                    position += 1
+
     # Unstreamed: every prompt to its end
 
-    async def _finish_all(
-        self, call: InferenceCall, prompts: Sequence[Prompt | ModelError], n: int
-    ) -> AsyncGenerator[list[Row], None]:
+    async def _finish_all(self, call: InferenceCall, n: int) -> AsyncGenerator[list[Row], None]:
         """Yield finished rows: all in the call's order, or, for ``partial``, groups in the order they finish."""
-        finished: list[FinishedPrompt] = []
-        progress = asyncio.Event()
+        finished = FinishedPrompts()
 
         async def finish(position: int, item: Prompt | ModelError) -> None:
             try:
-                finished.append(await self._finish_one(position, item, _priority(call)))
+                finished.add(await self._finish_one(position, item, _priority(call)))
             finally:
-                progress.set()
+                finished.progress.set()
 
         def note_cancelled(position: int, task: asyncio.Task[None]) -> None:
             if task.cancelled() and call.row_tasks.was_cancelled(position):
-                finished.append(FinishedPrompt(position, None, error=GenerationFailed("the row was cancelled")))
-                progress.set()
+                finished.add(FinishedPrompt(position, None, error=GenerationFailed("the row was cancelled")))
 
         tasks: list[asyncio.Task[None]] = []
         try:
-            async for position, item in _in_slices(prompts):
+            async for position, item in self._made(call):
                 tasks.append(asyncio.create_task(finish(position, item)))
                 tasks[-1].add_done_callback(partial(note_cancelled, position))
                 call.row_tasks.add(position, tasks[-1])
             if not call.partial:
                 await asyncio.gather(*tasks)
-                yield self._rows(call, sorted(finished, key=lambda done: done.position), n)
+                yield self._rows(call, sorted(finished.take(), key=lambda done: done.position), n)
                 return
-            remaining = len(prompts)
+            remaining = len(tasks)
             while remaining:
-                await progress.wait()
-                if remaining > len(finished):
-                    await asyncio.sleep(0 if call.holds_singles else _PARTIAL_INTERVAL_S)
-                if not finished and all(task.done() for task in tasks):
+                group = await finished.group(remaining, 0 if call.holds_singles else _PARTIAL_INTERVAL_S)
+                if not group and all(task.done() for task in tasks):
                     raise GenerationFailed("the engine gave up on the request")
-                group, finished[:] = list(finished), []
-                progress.clear()
                 remaining -= len(group)
                 yield self._rows(call, group, n)
         finally:
@@ -153,9 +145,7 @@ class Generator:
 
     # Streamed: pieces as they come
 
-    async def _stream_all(
-        self, call: InferenceCall, prompts: Sequence[Prompt | ModelError], n: int
-    ) -> AsyncGenerator[list[Row], None]:
+    async def _stream_all(self, call: InferenceCall, n: int) -> AsyncGenerator[list[Row], None]:
         """Yield pieces of all prompts as they come, those of one moment together."""
         pieces: asyncio.Queue[list[Row] | None] = asyncio.Queue()
 
@@ -171,7 +161,7 @@ class Generator:
 
         tasks: list[asyncio.Task[None]] = []
         try:
-            async for position, item in _in_slices(prompts):
+            async for position, item in self._made(call):
                 tasks.append(asyncio.create_task(pump(position, item)))
             remaining = len(tasks)
             while remaining:
@@ -232,11 +222,3 @@ def _common_n(call: InferenceCall) -> int:
 
 def _priority(call: InferenceCall) -> int:
     return SINGLE if call.holds_singles else BATCH
-
-
-async def _in_slices(items: Sequence[Prompt | ModelError]) -> AsyncIterator[tuple[int, Prompt | ModelError]]:
-    """Enumerate, letting other work run on the event loop after every slice."""
-    for position, item in enumerate(items):
-        if position and position % SLICE == 0:
-            await asyncio.sleep(0)
-        yield position, item

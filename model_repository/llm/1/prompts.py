@@ -1,9 +1,9 @@
-"""Inputs made ready for the engines: rendered, tokenized in one call, checked against the model's length."""
+"""Inputs made ready for the engines: rendered, tokenized many at a time, checked against the model's length."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from .rows import InferenceCall
 from .tokenization import Tokenization
 
 SLICE = 64  # rows worked on before other work may run on the event loop
+CHUNK = 256  # inputs tokenized in one call: the engines are at work on the first while the next are made
 _INLINE_CHARACTERS = 8192  # tokenizing less than this is quicker than handing it to a thread
 
 
@@ -43,25 +44,27 @@ class PromptBuilder:
         self._max_prompt_len = max_model_len - 1  # one token at least must fit behind the prompt
         self._with_stop_ids = lru_cache(maxsize=4096)(self._resolve_stops)
 
-    async def build(self, call: InferenceCall) -> list[Prompt | ModelError]:
-        """Return a prompt for each input, or in its place what is wrong with it."""
-        if call.is_token_ids:
-            made = [_or_error(self._from_token_ids, raw) for raw in call.inputs]
-        else:
-            made = await self._from_texts(call)
-        return [
-            item if isinstance(item, ModelError) else self._check(*item, params)
-            for item, params in zip(made, call.params, strict=True)
-        ]
+    async def build(self, call: InferenceCall) -> AsyncGenerator[list[Prompt | ModelError], None]:
+        """Yield a prompt for each input, or in its place what is wrong with it; in order, a chunk at a time."""
+        for start in range(0, len(call.inputs), CHUNK):
+            inputs, params = call.inputs[start : start + CHUNK], call.params[start : start + CHUNK]
+            if call.is_token_ids:
+                made = [_or_error(self._from_token_ids, raw) for raw in inputs]
+            else:
+                made = await self._from_texts(inputs, call.is_chat)
+            yield [
+                item if isinstance(item, ModelError) else self._check(*item, its_params)
+                for item, its_params in zip(made, params, strict=True)
+            ]
 
-    async def _from_texts(self, call: InferenceCall) -> list[Encoded | ModelError]:
-        """Render and tokenize all inputs, the tokenizing in one call."""
-        render = self._render_chat if call.is_chat else read_text
+    async def _from_texts(self, inputs: Sequence[bytes], is_chat: bool) -> list[Encoded | ModelError]:
+        """Render and tokenize inputs, the tokenizing in one call."""
+        render = self._render_chat if is_chat else read_text
         rendered: list[str | ModelError] = []
-        for start in range(0, len(call.inputs), SLICE):
-            rendered += [_or_error(render, raw) for raw in call.inputs[start : start + SLICE]]
+        for start in range(0, len(inputs), SLICE):
+            rendered += [_or_error(render, raw) for raw in inputs[start : start + SLICE]]
             await asyncio.sleep(0)
-        encoded = iter(await self._encode([text for text in rendered if isinstance(text, str)], call.is_chat))
+        encoded = iter(await self._encode([text for text in rendered if isinstance(text, str)], is_chat))
         return [text if isinstance(text, ModelError) else (text, next(encoded)) for text in rendered]
 
     def _render_chat(self, raw: bytes) -> str:

@@ -14,6 +14,7 @@ from .adapters import Adapters
 from .engines.selection import Backend, select_backend, start_backend
 from .errors import EngineUnavailable, GenerationFailed, ModelError
 from .event_loop import new_event_loop
+from .garbage import spare_long_lived
 from .generation import Generator
 from .info import model_info
 from .logs import logger
@@ -51,6 +52,7 @@ class ModelService:
         backend = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
         self._metrics = MetricsPublisher(self._labels, backend.pool.figures)
         self._metrics.start()
+        spare_long_lived()
 
     def submit(self, request: Any) -> None:
         """Take one Triton request; its answer goes out through the request's response sender."""

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from ..errors import EngineRefused, ModelError, StartupError
 from ..event_loop import new_event_loop
+from ..garbage import spare_long_lived
 from ..logs import configure, logger
 from . import worker_wire as wire
 from .base import Engine, GenerationRequest, Sample
@@ -74,6 +75,7 @@ class WorkerServer:
             self._link.send(wire.Failed(f"{type(exc).__name__}: {exc}".splitlines()[0]))
         else:
             self._engine = engine
+            spare_long_lived()
             self._link.send(_figures(engine))
             self._link.send(wire.Ready(engine.dtype))
             return engine

@@ -1,0 +1,43 @@
+"""Finished prompts go out in groups: soon, together, and at once when they are the last."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from llm_model.finished import FinishedPrompt, FinishedPrompts
+
+LONG_S = 60.0
+
+
+async def test_the_last_ones_wait_for_nobody() -> None:
+    finished = FinishedPrompts()
+    finished.add(FinishedPrompt(0, None))
+    group = asyncio.create_task(finished.group(3, LONG_S))
+    await asyncio.sleep(0.01)
+    assert not group.done(), "others may come"
+    finished.add(FinishedPrompt(2, None))
+    finished.add(FinishedPrompt(1, None))
+    begun = time.monotonic()
+    assert [done.position for done in await group] == [0, 2, 1]
+    assert time.monotonic() - begun < LONG_S / 2
+
+
+async def test_others_are_waited_for_no_longer_than_the_interval() -> None:
+    finished = FinishedPrompts()
+    finished.add(FinishedPrompt(0, None))
+    assert [done.position for done in await finished.group(2, 0.01)] == [0]
+    finished.add(FinishedPrompt(1, None))
+    assert [done.position for done in await finished.group(1, LONG_S)] == [1]
+
+
+async def test_without_an_interval_what_is_there_goes_out() -> None:
+    finished = FinishedPrompts()
+    finished.add(FinishedPrompt(0, None))
+    assert [done.position for done in await finished.group(2, 0)] == [0]
+
+
+async def test_a_task_that_ended_without_a_result_ends_the_wait() -> None:
+    finished = FinishedPrompts()
+    finished.progress.set()
+    assert await finished.group(1, 0.01) == []
