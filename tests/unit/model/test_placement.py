@@ -67,3 +67,39 @@ def test_engines_that_take_nothing_are_not_chosen() -> None:
     assert chosen(placement, of, DOCUMENT) == "b"
     of[1].recovery = "restarting"
     assert placement.choose(of, prompt(DOCUMENT)) is None
+
+
+def on_gpus(*names: str) -> list[Slot]:
+    found = slots(len(names))
+    for slot, name in zip(found, names, strict=True):
+        slot.gpu = name
+    return found
+
+
+def carried_by(of: list[Slot], prompts: int) -> list[int]:
+    """How many of so many prompts, of which none ends, each engine gets."""
+    placement = Placement()
+    for number in range(prompts):
+        slot = placement.choose(of, prompt([number]))
+        assert slot is not None
+        slot.in_flight += 1
+        slot.outstanding += 17
+    return [slot.in_flight for slot in of]
+
+
+def test_few_prompts_share_one_of_the_engines_on_a_gpu() -> None:
+    assert carried_by(on_gpus("0", "0"), 20) == [20, 0]
+    assert carried_by(on_gpus("0", "0"), 40) == [32, 8]
+
+
+def test_gpus_share_few_prompts_evenly() -> None:
+    assert carried_by(on_gpus("0", "1", "0", "1"), 20) == [10, 10, 0, 0]
+
+
+def test_many_prompts_are_spread_evenly() -> None:
+    assert carried_by(on_gpus("0", "0", "0", "0"), 1024) == [256] * 4
+    assert carried_by(on_gpus("0", "1", "0", "1"), 1024) == [256] * 4
+
+
+def test_engines_without_a_gpu_of_their_own_share_from_the_first_prompt() -> None:
+    assert carried_by(slots(2), 4) == [2, 2]

@@ -39,6 +39,7 @@ class Slot:
 
     def __init__(self, engine: Engine, changes: Changes) -> None:
         self.engine = engine
+        self.gpu = engine.status().gpu
         self.outstanding = 0
         self.in_flight = 0
         self.reserved = False  # for prompts that are tried alone
