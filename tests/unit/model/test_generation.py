@@ -13,6 +13,7 @@ from llm_model.engines.pool import EnginePool
 from llm_model.errors import EngineUnavailable, InvalidArgument
 from llm_model.generation import BATCH, SINGLE, Generator, visible_token_ids
 from llm_model.parameters import DEFAULT, SamplingParameters
+from llm_model.prompts import CHUNK
 from llm_model.rows import InferenceCall
 from llm_model.tokenization import Tokenization
 from tests.unit.model.fake_engines import ScriptedEngine, echo
@@ -21,7 +22,7 @@ from tests.unit.model.generating import MAX_MODEL_LEN, CountingTokenization, cal
 # Order and form
 
 
-@pytest.mark.parametrize("count", [1, 3, 200])
+@pytest.mark.parametrize("count", [1, 3, 200, 600])
 async def test_rows_come_at_once_and_in_order(generator: Generator, count: int) -> None:
     texts = [f"text {number}" for number in range(count)]
     (found,) = await groups(generator, call(texts))
@@ -43,6 +44,22 @@ async def test_the_order_is_the_calls_whatever_finishes_first(generator: Generat
     engine.answer = first_comes_last
     (found,) = await groups(generator, call(["a", "b", "c"]))
     assert [(row.index, row.text) for row in found] == [(0, "a"), (1, "b"), (2, "c")]
+
+
+async def test_the_engine_is_at_work_before_the_last_texts_are_tokenized(
+    generator: Generator, engine: ScriptedEngine, counting: CountingTokenization
+) -> None:
+    begun: list[int] = []
+    encode = counting.encode
+
+    def noting(texts: Any, *, add_special_tokens: bool) -> list[list[int]]:
+        begun.append(len(engine.requests))
+        return encode(texts, add_special_tokens=add_special_tokens)
+
+    counting.encode = noting  # type: ignore[method-assign]
+    await rows(generator, call(["text"] * (2 * CHUNK + 1)))
+    first, second, third = begun
+    assert first == 0 < second < third <= 2 * CHUNK
 
 
 async def test_rows_count_their_tokens(generator: Generator, tokenization: Tokenization) -> None:
