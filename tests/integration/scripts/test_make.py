@@ -30,10 +30,10 @@ esac
 """
 LAUNCHER = """import os, signal, sys, time
 def drain(number, frame):
-    print("drained", flush=True)
+    os.write(1, b"drained\\n")
     sys.exit(0)
 signal.signal(signal.SIGINT, drain)
-print("ready", flush=True)
+os.write(1, b"ready\\n")
 if os.environ.get("LAUNCHER_STATUS"):
     sys.exit(int(os.environ["LAUNCHER_STATUS"]))
 time.sleep(60)
