@@ -12,7 +12,7 @@ import pytest
 from llm_model.adapters import Adapter, Adapters
 from llm_model.engines.base import GenerationRequest
 from llm_model.engines.pool import EnginePool
-from llm_model.engines.vllm_options import engine_options
+from llm_model.engines.vllm_options import Device, engine_options
 from llm_model.errors import InvalidArgument, StartupError
 from llm_model.generation import Generator
 from llm_model.parameters import SamplingParameters
@@ -97,13 +97,21 @@ def test_at_most_eight_adapters_share_a_step(make_adapter: MakeAdapter) -> None:
     assert (found["max_loras"], found["max_cpu_loras"]) == (8, 9)
 
 
-def test_without_adapters_vllm_is_not_asked_for_room() -> None:
-    assert not any("lora" in name for name in options({}))
+@pytest.mark.parametrize("count", [1, 8, 9])
+def test_on_a_cpu_one_place_stays_empty(make_adapter: MakeAdapter, count: int) -> None:
+    """Its operations take a row without an adapter for one of the last place's."""
+    found = options({f"a{place}": make_adapter(f"a{place}") for place in range(count)}, "cpu")
+    assert (found["max_loras"], found["max_cpu_loras"]) == (count + 1, count + 1)
 
 
-def options(modules: dict[str, str]) -> dict[str, Any]:
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_without_adapters_vllm_is_not_asked_for_room(device: Device) -> None:
+    assert not any("lora" in name for name in options({}, device))
+
+
+def options(modules: dict[str, str], device: Device = "gpu") -> dict[str, Any]:
     environ = {"MODEL_DIR": "/m", "LORA_MODULES": json.dumps(modules)}
-    return engine_options(ModelSettings.from_env(environ), "gpu", 1024)
+    return engine_options(ModelSettings.from_env(environ), device, 1024)
 
 
 async def test_each_row_is_generated_with_its_adapter(counting: Any) -> None:

@@ -28,7 +28,7 @@ Device = Literal["cpu", "gpu"]
 _MAX_NUM_SEQS = {"cpu": 272, "gpu": 1040}
 _MAX_NUM_BATCHED_TOKENS = {"cpu": 4096, "gpu": 16384}
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM has room for
-_MAX_LORAS = 8  # in one step; memory is set aside for each
+_MAX_LORAS = 8  # in one step of a GPU; memory is set aside for each
 _DEVICES = Path("/dev")
 _BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 
@@ -87,7 +87,7 @@ def engine_options(settings: ModelSettings, device: Device, max_model_len: int) 
         "kv_cache_dtype": settings.kv_cache_dtype,
         "compilation_config": _compilation_config(settings.compilation_config),
         "speculative_config": speculative_config(settings.speculation, installed_release()),
-        **_lora_options(Adapters.load(settings.lora_modules)),
+        **_lora_options(Adapters.load(settings.lora_modules), device),
     }
     if settings.load_format == "awq":
         logger.warning("VLLM_LOAD_FORMAT=awq is no load format; auto is used, which finds AWQ weights by itself")
@@ -104,13 +104,18 @@ def _scheduling_policy(release: tuple[int, ...]) -> str:
     return "fcfs" if () < release < (0, 12) else "priority"
 
 
-def _lora_options(adapters: Adapters) -> dict[str, Any]:
+def _lora_options(adapters: Adapters, device: Device) -> dict[str, Any]:
     if not len(adapters):
         return {}
     # A rank beyond vLLM's largest is passed as it is: vLLM then says what it has.
     rank = next((rank for rank in _LORA_RANKS if rank >= adapters.max_rank), adapters.max_rank)
-    at_once = min(len(adapters), _MAX_LORAS)
-    return {"enable_lora": True, "max_loras": at_once, "max_cpu_loras": len(adapters), "max_lora_rank": rank}
+    places, kept = min(len(adapters), _MAX_LORAS), len(adapters)
+    if device == "cpu":
+        # A row without an adapter has the place -1, which vLLM's kernels for GPUs skip and its operations for CPUs
+        # (vllm/lora/ops/torch_ops, as of 0.32) take for the last place: in a step with others such a row got that
+        # adapter. Places are filled from the first on, so with one more than adapters the last stays all zeros.
+        places = kept = len(adapters) + 1
+    return {"enable_lora": True, "max_loras": places, "max_cpu_loras": kept, "max_lora_rank": rank}
 
 
 def _memory_share(settings: ModelSettings, device: Device) -> float | None:
