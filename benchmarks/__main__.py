@@ -19,12 +19,14 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.peers import Server, default_model
 from benchmarks.results import Report
 from benchmarks.side_by_side import Plan
+from runtime.limits import raise_open_files
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def main() -> int:
     """Parse the command line, measure, write. What has been measured is written when it is stopped or fails, too."""
+    raise_open_files()  # thousands of clients have a connection each
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))  # the peers are stopped then
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("suite", choices=("cpu", "gpu"))
@@ -43,12 +45,13 @@ def main() -> int:
     )
     others = [Server(options.url, options.model)] if options.url else []
     began = time.monotonic()
-    status = 0
+    status, finished = 0, False
     try:
         if options.suite == "cpu":
             cpu.run(report, plan, others)
         else:
             gpu.run(report, plan, others, options.part or tuple(gpu.PARTS))
+        finished = True
     except BenchmarkError as exc:
         print(exc, file=sys.stderr)
         status = 1
@@ -57,7 +60,9 @@ def main() -> int:
             "took": f"{time.monotonic() - began:.0f} s",
             **({"note": options.note} if options.note else {}),
         }
-        file = report.write(options.results, "-".join([today, options.suite, *(options.part or [])]))
+        # Under another name, so that no whole result is lost to it.
+        parts = [today, options.suite, *(options.part or []), *([] if finished else ["unfinished"])]
+        file = report.write(options.results, "-".join(parts))
         print(report.markdown(), f"written: {file}", sep="\n")
     return status
 

@@ -6,18 +6,17 @@ can be used at once, each by a process that sees one GPU and a share of the core
 
 from __future__ import annotations
 
-import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks import gpu_peers, scaling, workload
+from benchmarks import gpu_peers, scaling
+from benchmarks.gpu_jobs import batch, questions, singles
 from benchmarks.gpu_peers import API_SERVER, IN_PROCESS, NVIDIA, OURS, STOCK, TUNED, UNDER_MPS
 from benchmarks.peers import Server, UrlPeer
 from benchmarks.results import Figure, Report, ratio
-from benchmarks.side_by_side import Job, Plan, measure, report_all
+from benchmarks.side_by_side import Job, Latency, Plan, measure, report_all
 
-TOKENS = 64
 SINGLES, SINGLE_TOKENS = 100, 16
 Figures = dict[str, Figure]
 
@@ -36,7 +35,7 @@ def batches(report: Report, plan: Plan, others: Sequence[Server] = ()) -> None:
         batch("batch of 1,024, 0.5 B, no penalties", 1024),
         Job("batch of 1,024, 0.5 B, default penalties and stop tokens", "prompts/s", 1, questions(1024, plain=False)),
         batch("batch of 4,096, 0.5 B, no penalties", 4096),
-        Job("256 clients with single prompts, 0.5 B", "tokens/s", TOKENS, questions(2048), clients=256),
+        singles("256 clients with single prompts, 0.5 B", 2048, clients=256),
     ]
     figures = report_all(report, jobs, measure(gpu_peers.all_peers(model, theirs), jobs, plan))
     for ours in (OURS, UNDER_MPS):
@@ -75,25 +74,14 @@ def latency(report: Report, plan: Plan, others: Sequence[Server] = ()) -> None:
         lambda: gpu_peers.service(model),
         lambda: gpu_peers.api_server(model),
     ]
-    found: dict[str, list[float]] = {}
-    for turn in range(plan.rounds):
-        for make in peers if turn % 2 == 0 else peers[::-1]:
-            with make() as peer:
-                found.setdefault(peer.name, []).extend(_medians_ms(peer, turn, plan.repeats))
     what = f"one client, single prompts, {SINGLE_TOKENS} tokens each, 0.5 B"
-    figures = {name: report.add(what, name, "ms", values, higher=False) for name, values in found.items()}
+    job = Latency(what, "ms", 1, questions(SINGLES, tokens=SINGLE_TOKENS), clients=1)
+    figures = report_all(report, [job], measure(peers, [job], plan))[what]
     for name in (OURS, API_SERVER):
-        added = figures[name].median - figures[IN_PROCESS].median
-        target, wanted = ("P4", "≤ 2 ms") if name == OURS else ("–", "–")
-        report.judge(target, f"one client: added by {name}", wanted, f"{added:.1f} ms", added <= 2 or name != OURS)
-
-
-def _medians_ms(peer: Any, turn: int, repeats: int) -> list[float]:
-    medians = []
-    for number in range(repeats + 1):
-        each = peer.clients_s(workload.make(SINGLES, SINGLE_TOKENS, 10 * turn + number), 1)[1]
-        medians.append(1000 * statistics.median(each))
-    return medians[1:]  # the first warms up
+        if name in figures and IN_PROCESS in figures:
+            added = figures[name].median - figures[IN_PROCESS].median
+            target, wanted = ("P4", "≤ 2 ms") if name == OURS else ("–", "–")
+            report.judge(target, f"one client: added by {name}", wanted, f"{added:.1f} ms", added <= 2 or name != OURS)
 
 
 def large_model(report: Report, plan: Plan, others: Sequence[Server] = ()) -> None:
@@ -108,16 +96,6 @@ def large_model(report: Report, plan: Plan, others: Sequence[Server] = ()) -> No
     ]
     figures = report_all(report, [job], measure(peers, [job], plan))[job.what]
     compare(report, "P9", job.what, figures, OURS, TUNED, 1.0)
-
-
-def questions(count: int, plain: bool = True) -> Callable[[int], workload.Workload]:
-    """Makes so many questions with a number."""
-    return lambda number: workload.make(count, TOKENS, number, plain)
-
-
-def batch(what: str, count: int) -> Job:
-    """A batch of exact length."""
-    return Job(what, "tokens/s", TOKENS, questions(count))
 
 
 def compare(report: Report, target: str, what: str, figures: Figures, ours: str, other: str, least: float) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from benchmarks import nvidia_backend
 from benchmarks.errors import PeerFailed
 from benchmarks.peers import ApiServerPeer, InProcessPeer, OfflinePeer, ProjectPeer, TokenIdsPeer, default_model
 from benchmarks.workload import ROOT
+from runtime.mps_command import mps_problem
 
 # The service's own choices for a GPU (vllm_options.py); "tuned" peers get the same.
 ENGINE = {
@@ -52,21 +53,20 @@ def visible_gpus() -> list[str]:
     return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
 
 
-def has_mps() -> bool:
-    """Whether NVIDIA's MPS can be started here."""
-    return shutil.which("nvidia-cuda-mps-control") is not None
-
-
 def service(model: Path, name: str = OURS, **more: str) -> ProjectPeer:
     """The service with its defaults, but for the length that the peers have too."""
     settings = {"MODEL_DIR": str(model), "MAX_MODEL_LEN": str(ENGINE["max_model_len"]), "LOG_LEVEL": "WARNING"}
     return ProjectPeer(name, {**settings, **more})
 
 
+def ways() -> list[tuple[str, dict[str, str]]]:
+    """How the service is measured, by name: with which settings beside its defaults. Under MPS where that can be."""
+    return [(OURS, {}), *([] if mps_problem(os.environ) else [(UNDER_MPS, {"NVIDIA_MPS": "1"})])]
+
+
 def services(model: Path) -> Makers:
-    """The service, and under MPS where that can be."""
-    plain: Makers = [lambda: service(model)]
-    return plain + ([lambda: service(model, UNDER_MPS, NVIDIA_MPS="1")] if has_mps() else [])
+    """The service in all these ways."""
+    return [partial(service, model, name, **more) for name, more in ways()]
 
 
 def stock(model: Path) -> OfflinePeer:

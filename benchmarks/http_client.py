@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from benchmarks.errors import PeerFailed
+from benchmarks.turns import take_turns
 
 _OPENED_AT_ONCE = 128
 
@@ -82,34 +81,15 @@ async def ask_all(address: Address, messages: Sequence[bytes], clients: int) -> 
     while len(connections) < clients:  # a server's queue of new connections is short
         some = min(_OPENED_AT_ONCE, clients - len(connections))
         connections += await asyncio.gather(*(Connection.open(address) for _ in range(some)))
-    waiting = iter(messages)
-    each: list[float] = []
-
-    async def client(connection: Connection) -> None:
-        for message in waiting:
-            began = time.perf_counter()
-            await connection.ask(message)
-            each.append(time.perf_counter() - began)
-
     try:
-        began = time.perf_counter()
-        await asyncio.gather(*map(client, connections))
-        return time.perf_counter() - began, each
+        told = await take_turns([connection.ask for connection in connections], messages)
+        return told["seconds"], told["each"]
     finally:
         await asyncio.gather(*(connection.close() for connection in connections), return_exceptions=True)
 
 
-def allow_connections(count: int) -> None:
-    """Have room for so many open sockets."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + 256
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
-
-
 def run_all(url: str, path: str, bodies: Sequence[Any], clients: int) -> tuple[float, list[float]]:
     """:func:`ask_all` from outside an event loop, on uvloop where there is one."""
-    allow_connections(clients)
     address = Address.of(url)
     messages = [request(address, path, body) for body in bodies]
     try:

@@ -16,7 +16,10 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from typing import Any
+
+from benchmarks.turns import take_turns
 
 
 class Offline:
@@ -72,23 +75,10 @@ class InProcess:
 
     def answer(self, chats: list[Any], sampling: dict[str, Any], clients: int = 0) -> dict[str, Any]:
         """How long the texts of all chats take, and each; so many at a time."""
-        return self._loop.run_until_complete(self._all(chats, sampling, clients or len(chats)))
+        callers = [partial(self._one, sampling)] * (clients or len(chats))
+        return self._loop.run_until_complete(take_turns(callers, chats))
 
-    async def _all(self, chats: list[Any], sampling: dict[str, Any], clients: int) -> dict[str, Any]:
-        waiting = iter(chats)
-        each: list[float] = []
-
-        async def client() -> None:
-            for chat in waiting:
-                began = time.perf_counter()
-                await self._one(chat, sampling)
-                each.append(time.perf_counter() - began)
-
-        began = time.perf_counter()
-        await asyncio.gather(*(client() for _ in range(clients)))
-        return {"seconds": time.perf_counter() - began, "each": each}
-
-    async def _one(self, chat: Any, sampling: dict[str, Any]) -> str:
+    async def _one(self, sampling: dict[str, Any], chat: Any) -> str:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from benchmarks import gpu_peers, workload
-from benchmarks.gpu_peers import OURS, UNDER_MPS
+from benchmarks import gpu_peers
+from benchmarks.gpu_jobs import TOKENS, batch, questions, singles
+from benchmarks.gpu_peers import OURS
 from benchmarks.peers import Server
 from benchmarks.results import Report
-from benchmarks.side_by_side import Job, Plan, measure
+from benchmarks.side_by_side import Plan, measure, report_all
 
-TOKENS = 64
 ENGINE_COUNTS = {"0.5B": (1, 2, 3, 4, 5, 6), "1.7B": (1, 2, 3, 4), "4B": (1, 2, 3)}
 CLIENTS = tuple(1 << power for power in range(13))  # 1 to 4,096
 _PAIRS = 2  # prompts that each client asks, so that some wait for nobody else's start
@@ -24,11 +24,11 @@ def engines(shape: str, report: Report, plan: Plan, others: Sequence[Server] = (
     del others
     model = gpu_peers.model_of(shape)
     jobs = [
-        Job(f"batch of 1,024, {shape}", "tokens/s", TOKENS, _questions(1024)),
-        Job(f"batch of 4,096, {shape}", "tokens/s", TOKENS, _questions(4096)),
-        Job(f"256 clients, {shape}", "tokens/s", TOKENS, _questions(1024), clients=256),
+        batch(f"batch of 1,024, {shape}", 1024),
+        batch(f"batch of 4,096, {shape}", 4096),
+        singles(f"256 clients, {shape}", 1024, clients=256),
     ]
-    for name, more in _ways():
+    for name, more in gpu_peers.ways():
         found: dict[str, dict[float, list[float]]] = {job.what: {} for job in jobs}
         for count in ENGINE_COUNTS[shape]:
             peer = partial(gpu_peers.service, model, name, ENGINES_PER_GPU=str(count), **more)
@@ -39,17 +39,13 @@ def engines(shape: str, report: Report, plan: Plan, others: Sequence[Server] = (
             report.draw(job.what, name, "engines on one GPU", job.unit, found[job.what])
 
 
-def _ways() -> list[tuple[str, dict[str, str]]]:
-    return [(OURS, {}), *([(UNDER_MPS, {"NVIDIA_MPS": "1"})] if gpu_peers.has_mps() else [])]
-
-
 def gpus(report: Report, plan: Plan, others: Sequence[Server] = ()) -> None:
     """P10: the same service on one GPU, on two, and on as many as there are."""
     del others
     model = gpu_peers.model_of("0.5B")
     visible = gpu_peers.visible_gpus()
     counts = [count for count in (1, 2, 4, 8) if count <= len(visible)]
-    job = Job("batch of 4,096, 0.5 B", "tokens/s", TOKENS, _questions(4096))
+    job = batch("batch of 4,096, 0.5 B", 4096)
     peers = [
         partial(gpu_peers.service, model, str(count), CUDA_VISIBLE_DEVICES=",".join(visible[:count]))
         for count in counts
@@ -69,14 +65,12 @@ def tensor_parallel(report: Report, plan: Plan, others: Sequence[Server] = ()) -
         return
     model = gpu_peers.model_of("4B")
     jobs = [
-        Job("batch of 1,024, 4 B", "tokens/s", TOKENS, _questions(1024)),
-        Job("one client, 4 B", "tokens/s", TOKENS, _questions(16), clients=1),
+        batch("batch of 1,024, 4 B", 1024),
+        singles("one client, 4 B", 16, clients=1),
     ]
     names = {1: "one engine on one GPU", 2: "one engine on two GPUs (tensor parallel)"}
     peers = [partial(_split, model, name, visible[:size]) for size, name in names.items()]
-    for what, by_peer in measure(peers, jobs, plan).items():
-        for name, rates in by_peer.items():
-            report.add(what, name, "tokens/s", rates)
+    report_all(report, jobs, measure(peers, jobs, plan))
 
 
 def _split(model: Any, name: str, visible: Sequence[str]) -> Any:
@@ -92,25 +86,16 @@ def load(report: Report, plan: Plan, others: Sequence[Server] = ()) -> None:
     peers += gpu_peers.nvidia_peers(model)
     for make in peers:
         with make() as peer:
-            peer.clients_s(workload.make(512, TOKENS, 0), 256)
-            rates: dict[float, list[float]] = {}
-            middle: dict[float, list[float]] = {}
-            late: dict[float, list[float]] = {}
-            for clients in CLIENTS:
-                seconds, each = peer.clients_s(workload.make(max(16, _PAIRS * clients), TOKENS, clients), clients)
-                rates[clients] = [len(each) * TOKENS / seconds]
-                middle[clients] = [statistics.median(each)]
-                late[clients] = [statistics.quantiles(each, n=20)[-1]]
-        for what, unit, values in (
-            ("tokens a second", "tokens/s", rates),
-            ("time of an answer, median", "s", middle),
-            ("time of an answer, 95th percentile", "s", late),
-        ):
+            peer.clients_s(questions(512)(0), 256)  # warm-up
+            told = {n: peer.clients_s(questions(max(16, _PAIRS * n))(n), n) for n in CLIENTS}
+        curves: dict[tuple[str, str], Callable[[float, list[float]], float]] = {
+            ("tokens a second", "tokens/s"): lambda seconds, each: len(each) * TOKENS / seconds,
+            ("time of an answer, median", "s"): lambda _, each: statistics.median(each),
+            ("time of an answer, 95th percentile", "s"): lambda _, each: statistics.quantiles(each, n=20)[-1],
+        }
+        for (what, unit), of in curves.items():
+            values = {float(clients): [of(*found)] for clients, found in told.items()}
             report.draw(f"single prompts of 64 tokens, 0.5 B: {what}", peer.name, "clients", unit, values)
-
-
-def _questions(count: int) -> Callable[[int], workload.Workload]:
-    return lambda number: workload.make(count, TOKENS, number)
 
 
 PARTS: dict[str, Callable[[Report, Plan, Sequence[Server]], None]] = {

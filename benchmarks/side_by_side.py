@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from benchmarks.errors import PeerFailed
 from benchmarks.peers import Peer
@@ -34,8 +35,9 @@ class Job:
     per_prompt: int
     make: Callable[[int], Workload]
     clients: int = 0
+    higher: ClassVar[bool] = True
 
-    def rate(self, peer: Any, number: int) -> float:
+    def value(self, peer: Any, number: int) -> float:
         """What the peer does in a second."""
         work = self.make(number)
         seconds = peer.clients_s(work, self.clients)[0] if self.clients else peer.batch_s(work)
@@ -46,8 +48,18 @@ class Job:
         return not self.clients or hasattr(peer, "clients_s")
 
 
+class Latency(Job):
+    """How long a client waits for an answer: the median of all, in milliseconds."""
+
+    higher = False
+
+    def value(self, peer: Any, number: int) -> float:
+        """Of one batch of questions."""
+        return float(1000 * statistics.median(peer.clients_s(self.make(number), self.clients)[1]))
+
+
 Found = dict[str, dict[str, list[float]]]
-"""Rates by the job's name, then by the peer's."""
+"""Values by the job's name, then by the peer's."""
 
 
 def measure(peers: Sequence[Callable[[], Peer]], jobs: Sequence[Job], plan: Plan) -> Found:
@@ -67,7 +79,9 @@ def measure(peers: Sequence[Callable[[], Peer]], jobs: Sequence[Job], plan: Plan
 def report_all(report: Report, jobs: Sequence[Job], found: Found) -> dict[str, dict[str, Figure]]:
     """Note all figures; returns them by the job's name, then by the peer's."""
     return {
-        job.what: {peer: report.add(job.what, peer, job.unit, rates) for peer, rates in found[job.what].items()}
+        job.what: {
+            peer: report.add(job.what, peer, job.unit, values, job.higher) for peer, values in found[job.what].items()
+        }
         for job in jobs
     }
 
@@ -85,7 +99,7 @@ def _one_start(start: Callable[[], Peer], jobs: Sequence[Job], plan: Plan, turn:
 def _ask(peer: Peer, jobs: Sequence[Job], plan: Plan, turn: int, found: Found) -> None:
     for job in filter(lambda job: job.suits(peer), jobs):
         numbers = itertools.count(100 * turn)
-        job.rate(peer, next(numbers))  # warm-up: allocations, first steps of this shape
-        rates = [job.rate(peer, next(numbers)) for _ in range(plan.repeats)]
-        found[job.what].setdefault(peer.name, []).extend(rates)
-        print(f"  {peer.name}: {job.what}: {', '.join(f'{one:,.0f}' for one in rates)} {job.unit}", flush=True)
+        job.value(peer, next(numbers))  # warm-up: allocations, first steps of this shape
+        values = [job.value(peer, next(numbers)) for _ in range(plan.repeats)]
+        found[job.what].setdefault(peer.name, []).extend(values)
+        print(f"  {peer.name}: {job.what}: {', '.join(f'{one:,.0f}' for one in values)} {job.unit}", flush=True)

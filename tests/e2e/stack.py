@@ -111,6 +111,10 @@ class Stack:
         except httpx.TransportError:
             return False
 
+    def triton_metrics(self) -> str:
+        """What Prometheus would scrape from Triton."""
+        return httpx.get(f"http://127.0.0.1:{self.ports.metrics}/metrics", timeout=30).text
+
     def wait_for(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
         """Wait for a condition; fail with the end of the log if the service ends before, or at the deadline."""
         deadline = time.monotonic() + timeout_s

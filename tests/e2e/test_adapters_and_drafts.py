@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.e2e.conftest import Stacks
@@ -56,7 +55,7 @@ def ask(stack: Stack, *names: str | None) -> Answer:
 
 def guesses(stack: Stack) -> dict[str, float]:
     """``drafts``, ``draft_tokens`` and ``accepted_tokens`` so far, from Triton's metrics."""
-    text = httpx.get(f"http://127.0.0.1:{stack.ports.metrics}/metrics", timeout=30).text
+    text = stack.triton_metrics()
     return {name: float(value) for name, value in GUESSES.findall(text)}
 
 

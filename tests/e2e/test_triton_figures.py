@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Mapping
 
-import httpx
 import pytest
 
 from tests.e2e.stack import Stack
@@ -22,7 +21,7 @@ BATCH, TOKENS = 5, 7
 
 def scrape(stack: Stack) -> dict[str, float]:
     """Sums over all engines by name, with the finish reason or the bucket behind it where a series has one."""
-    text = httpx.get(f"http://127.0.0.1:{stack.ports.metrics}/metrics", timeout=30).text
+    text = stack.triton_metrics()
     sums: dict[str, float] = {}
     for name, labels, value in SERIES.findall(text):
         assert 'model="llm"' in labels

@@ -43,7 +43,7 @@ class Pair:
 
     def served_by_other(self) -> float:
         """Requests that the other service's Triton has answered; its own gateway only probes."""
-        text = httpx.get(f"http://127.0.0.1:{self.other.ports.metrics}/metrics", timeout=30).text
+        text = self.other.triton_metrics()
         (value,) = re.findall(r'^nv_inference_request_success\{model="llm".*\} (\S+)$', text, re.MULTILINE)
         return float(value)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import httpx
 import pytest
 
 from tests.e2e.stack import Stack
@@ -35,7 +34,7 @@ def test_each_model_knows_its_folder(echo_stack: Stack) -> None:
 
 def test_the_metrics_tell_the_models_apart(echo_stack: Stack) -> None:
     def both_are_there() -> bool:
-        text = httpx.get(f"http://127.0.0.1:{echo_stack.ports.metrics}/metrics", timeout=30).text
+        text = echo_stack.triton_metrics()
         alive = [line for line in text.splitlines() if line.startswith("llm:engine_alive")]
         return all(
             any(f'model="{model}"' in line and line.endswith(" 1") for line in alive) for model in ("llm", "other")

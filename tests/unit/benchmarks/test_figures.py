@@ -14,7 +14,7 @@ from benchmarks import shapes, workload
 from benchmarks.errors import PeerFailed
 from benchmarks.http_client import Address, Connection, ask_all, request
 from benchmarks.results import Report, ratio
-from benchmarks.side_by_side import Job, Plan, measure
+from benchmarks.side_by_side import Job, Latency, Plan, measure, report_all
 
 
 class FakePeer:
@@ -87,6 +87,13 @@ def test_one_start_serves_every_job_that_suits_the_peer() -> None:
     found = measure([lambda: offline, lambda: server], [JOB, for_servers], Plan(1, 1))
     assert found == {"batch": {"offline": [16.0], "server": [16.0]}, "clients": {"server": [8.0]}}
     assert server.clients == [2, 2], "the warm-up too"
+
+
+def test_a_latency_is_a_median_in_milliseconds_of_which_less_is_better() -> None:
+    job = Latency("one client", "ms", 1, make, clients=1)
+    found = measure([lambda: FakeServer("server", 2, [])], [job], Plan(1, 2))
+    assert found == {"one client": {"server": [250.0, 250.0]}}
+    assert not report_all(Report("A run", {}, {}), [job], found)["one client"]["server"].higher
 
 
 def test_questions_are_the_same_for_the_same_number_only() -> None:

@@ -62,17 +62,13 @@ class Placement:
 
 def _not_scattered(free: Sequence[Slot]) -> list[Slot]:
     """Of the engines on a GPU with room for few more prompts only the fullest such; all, where none has begun."""
-    by_gpu: dict[str, list[Slot]] = {}
-    kept = []
+    fullest: dict[str | None, Slot] = {}
     for slot in free:
-        if slot.gpu is None:
-            kept.append(slot)
-        else:
-            by_gpu.setdefault(slot.gpu, []).append(slot)
-    for sharing in by_gpu.values():
-        begun = [slot for slot in sharing if 0 < slot.in_flight < _TOGETHER]
-        kept += [max(begun, key=lambda slot: slot.in_flight)] if begun else sharing
-    return kept
+        if slot.gpu is not None and 0 < slot.in_flight < _TOGETHER:
+            other = fullest.setdefault(slot.gpu, slot)
+            if slot.in_flight > other.in_flight:
+                fullest[slot.gpu] = slot
+    return [slot for slot in free if fullest.get(slot.gpu, slot) is slot]
 
 
 def _prefix_keys(token_ids: Sequence[int]) -> Iterator[int]:
