@@ -13,7 +13,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -24,6 +24,7 @@ from benchmarks.workload import ROOT, Workload
 
 START_S = 420.0
 STOP_S = 90.0
+_TOLD_BYTES = 40_000  # of what a failed program said; Triton ends with wide tables
 
 
 class Peer(Protocol):
@@ -50,7 +51,7 @@ class Program:
 
     def failed(self, what: str) -> PeerFailed:
         self.log.seek(0)
-        return PeerFailed(f"{what}:\n{self.log.read()[-40000:].decode(errors='replace')}")
+        return PeerFailed(f"{what}:\n{self.log.read()[-_TOLD_BYTES:].decode(errors='replace')}")
 
     def stop(self) -> None:
         if self.process.poll() is None:
@@ -71,22 +72,31 @@ class Started:
     def __exit__(self, *exc: object) -> None:
         self._program.stop()
 
-    def _wait_until_up(self, url: str) -> None:
-        """Return when the address answers 200.
+    @contextlib.contextmanager
+    def _starting(self) -> Iterator[None]:
+        """Stop the program again if its start fails or is interrupted: nobody else will."""
+        try:
+            yield
+        except BaseException:
+            self._program.stop()
+            raise
 
-        Raises :class:`PeerFailed` with what the program said, which is stopped then.
-        """
+    def _wait_until_up(self, url: str) -> None:
+        """Return when the address answers 200. Raises :class:`PeerFailed` with what the program said."""
         deadline = time.monotonic() + START_S
-        while True:
-            with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=5):
-                return
-            ended = self._program.process.poll() is not None
-            if ended or time.monotonic() > deadline:
-                why = "ended before it was ready" if ended else f"not ready within {START_S:.0f} s"
-                failure = self._program.failed(why)
-                self._program.stop()
-                raise failure
-            time.sleep(0.1)
+        with self._starting():
+            while not _answers(url):
+                if self._program.process.poll() is not None:
+                    raise self._program.failed("ended before it was ready")
+                if time.monotonic() > deadline:
+                    raise self._program.failed(f"not ready within {START_S:.0f} s")
+                time.sleep(0.1)
+
+
+def _answers(url: str) -> bool:
+    with contextlib.suppress(urllib.error.URLError, OSError), urllib.request.urlopen(url, timeout=5):
+        return True
+    return False
 
 
 class OfflinePeer(Started):
@@ -102,7 +112,8 @@ class OfflinePeer(Started):
     def __enter__(self) -> OfflinePeer:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._program = Program([sys.executable, "-m", "benchmarks.offline"], self._environ, **pipes)
-        self._tell(self._first)
+        with self._starting():
+            self._tell(self._first)
         return self
 
     def batch_s(self, work: Workload) -> float:
@@ -118,9 +129,7 @@ class OfflinePeer(Started):
         stdin.flush()
         line = stdout.readline()
         if not line:
-            failure = self._program.failed(f"{self.name} ended")
-            self._program.stop()
-            raise failure
+            raise self._program.failed(f"{self.name} ended")
         return json.loads(line)
 
     def __exit__(self, *exc: object) -> None:
