@@ -1,4 +1,4 @@
-"""The finished prompts of a call, between the tasks that finish them and whoever sends them on."""
+"""The finished prompts of a call, between the engines that finish them and whoever sends them on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class FinishedPrompts:
     """Those of a call that nobody has taken yet."""
 
     def __init__(self) -> None:
-        self.progress = asyncio.Event()
+        self._progress = asyncio.Event()
         self._waiting: list[FinishedPrompt] = []
         self._wanted = 0
         self._complete = asyncio.Event()
@@ -34,22 +34,22 @@ class FinishedPrompts:
     def add(self, done: FinishedPrompt) -> None:
         """Take on one more."""
         self._waiting.append(done)
-        self.progress.set()
+        self._progress.set()
         if len(self._waiting) == self._wanted:
             self._complete.set()
 
-    def take(self) -> list[FinishedPrompt]:
-        """All of them, which are then gone from here."""
-        taken, self._waiting = self._waiting, []
-        self.progress.clear()
-        return taken
+    async def group(self, wanted: int, interval_s: float | None) -> list[FinishedPrompt]:
+        """Wait for the first, then ``interval_s`` for others, but no longer than until there are as many as wanted.
 
-    async def group(self, wanted: int, interval_s: float) -> list[FinishedPrompt]:
-        """Wait for the first, then ``interval_s`` for others, but no longer than until there are as many as wanted."""
-        await self.progress.wait()
+        In the order in which they finished. Without an interval all that are wanted are waited for, and come in the
+        order of their positions.
+        """
+        await self._progress.wait()
         self._wanted = wanted
         self._complete.clear()
         if len(self._waiting) < wanted:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._complete.wait(), interval_s) if interval_s else await asyncio.sleep(0)
-        return self.take()
+                await (asyncio.sleep(0) if interval_s == 0 else asyncio.wait_for(self._complete.wait(), interval_s))
+        group, self._waiting = self._waiting, []
+        self._progress.clear()
+        return group if interval_s is not None else sorted(group, key=lambda done: done.position)

@@ -11,8 +11,9 @@ from functools import partial
 import msgspec
 
 from .adapters import Adapters
-from .engines.base import GenerationRequest, Sample
+from .engines.base import GenerationRequest, Outcome, Sample
 from .engines.pool import EnginePool
+from .engines.prompt_run import PromptRun
 from .errors import GenerationFailed, InvalidArgument, ModelError
 from .finished import FinishedPrompt, FinishedPrompts
 from .logs import logger
@@ -66,47 +67,33 @@ class Generator:
     async def _finish_all(self, call: InferenceCall, n: int) -> AsyncGenerator[list[Row], None]:
         """Yield finished rows: all in the call's order, or, for ``partial``, groups in the order they finish."""
         finished = FinishedPrompts()
-
-        async def finish(position: int, item: Prompt | ModelError) -> None:
-            try:
-                finished.add(await self._finish_one(position, item, _priority(call)))
-            finally:
-                finished.progress.set()
-
-        def note_cancelled(position: int, task: asyncio.Task[None]) -> None:
-            if task.cancelled() and call.row_tasks.was_cancelled(position):
-                finished.add(FinishedPrompt(position, None, error=GenerationFailed("the row was cancelled")))
-
-        tasks: list[asyncio.Task[None]] = []
+        runs: list[PromptRun] = []
         try:
             async for position, item in self._made(call):
-                tasks.append(asyncio.create_task(finish(position, item)))
-                tasks[-1].add_done_callback(partial(note_cancelled, position))
-                call.row_tasks.add(position, tasks[-1])
-            if not call.partial:
-                await asyncio.gather(*tasks)
-                yield self._rows(call, sorted(finished.take(), key=lambda done: done.position), n)
-                return
-            remaining = len(tasks)
+                if isinstance(item, ModelError):
+                    finished.add(FinishedPrompt(position, None, error=item))
+                    continue
+                runs.append(run := self._begin(position, item, _priority(call), finished))
+                if call.row_key:
+                    call.cancellable_rows.add(position, partial(_give_up, run, position, finished))
+            remaining = len(call.inputs)
             while remaining:
-                group = await finished.group(remaining, 0 if call.holds_singles else _PARTIAL_INTERVAL_S)
-                if not group and all(task.done() for task in tasks):
-                    raise GenerationFailed("the engine gave up on the request")
+                group = await finished.group(remaining, _interval_s(call))
                 remaining -= len(group)
                 yield self._rows(call, group, n)
         finally:
-            for task in tasks:
-                task.cancel()
+            for run in runs:
+                run.cancel()
 
-    async def _finish_one(self, position: int, item: Prompt | ModelError, priority: int) -> FinishedPrompt:
-        if isinstance(item, ModelError):
-            return FinishedPrompt(position, None, error=item)
-        needs_text = bool(item.params.stop) or item.params.logprobs is not None
-        try:
-            samples = await self._pool.generate(self._request(item, priority, detokenize=needs_text))
-        except Exception as exc:  # noqa: BLE001 - the row's error, whatever it is
-            return FinishedPrompt(position, item, error=_as_model_error(exc))
-        return FinishedPrompt(position, item, samples)
+    def _begin(self, position: int, prompt: Prompt, priority: int, finished: FinishedPrompts) -> PromptRun:
+        def done(outcome: Outcome) -> None:
+            if isinstance(outcome, Exception):
+                finished.add(FinishedPrompt(position, prompt, error=_as_model_error(outcome)))
+            else:
+                finished.add(FinishedPrompt(position, prompt, outcome))
+
+        needs_text = bool(prompt.params.stop) or prompt.params.logprobs is not None
+        return self._pool.begin(self._request(prompt, priority, detokenize=needs_text), done)
 
     def _request(self, prompt: Prompt, priority: int, *, detokenize: bool) -> GenerationRequest:
         params = prompt.params
@@ -182,6 +169,18 @@ class Generator:
         async for samples in self._pool.stream(self._request(item, priority, detokenize=True)):
             made = [Row.of_sample(first + s.index, s, s.text or "", len(item.token_ids)) for s in samples]
             yield _repeat(made, first, n) if item.params.temperature == 0 else made
+
+
+def _give_up(run: PromptRun, position: int, finished: FinishedPrompts) -> None:
+    if run.cancel():
+        finished.add(FinishedPrompt(position, None, error=GenerationFailed("the row was cancelled")))
+
+
+def _interval_s(call: InferenceCall) -> float | None:
+    """How long finished rows wait for others; ``None``: for all of them."""
+    if not call.partial:
+        return None
+    return 0 if call.holds_singles else _PARTIAL_INTERVAL_S
 
 
 def visible_token_ids(sample: Sample, params: SamplingParameters) -> list[int]:

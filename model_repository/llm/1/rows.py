@@ -10,7 +10,7 @@ import msgspec
 from .engines.base import Sample
 from .errors import InvalidArgument, ModelError
 from .parameters import SamplingParameters
-from .row_tasks import RowTasks
+from .row_cancellation import CancellableRows
 
 OUTPUT_FLAGS = (
     "return_finish_reason",
@@ -53,7 +53,7 @@ class InferenceCall:
     echo_input: bool = False
     flags: OutputFlags = field(default_factory=OutputFlags)
     row_key: str = ""
-    row_tasks: RowTasks = field(default_factory=RowTasks, compare=False)
+    cancellable_rows: CancellableRows = field(default_factory=CancellableRows, compare=False)
 
     @property
     def holds_singles(self) -> bool:

@@ -20,7 +20,7 @@ from .info import model_info
 from .logs import logger
 from .metrics import MetricsPublisher
 from .responder import CancellationWatcher, Outbox, ResponseStream
-from .row_tasks import OpenCalls, RowCancellation
+from .row_cancellation import OpenCalls, RowCancellation
 from .rows import InferenceCall, Row
 from .settings import ModelSettings
 from .warmup import warm_up
@@ -126,7 +126,7 @@ class ModelService:
         assert self._generator is not None
         rows_of_call = self._generator.run(call)
         try:
-            with self._open_calls.entered(call.row_key, call.row_tasks):
+            with self._open_calls.entered(call.row_key, call.cancellable_rows):
                 async for rows in rows_of_call:
                     _send_rows(stream, rows, call)
         except ModelError as exc:

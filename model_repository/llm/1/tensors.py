@@ -15,7 +15,7 @@ import triton_python_backend_utils as pb_utils
 from . import parameters
 from .errors import InvalidArgument, ModelError
 from .parameters import SamplingParameters
-from .row_tasks import RowCancellation
+from .row_cancellation import RowCancellation
 from .rows import OUTPUT_FLAGS, InferenceCall, OutputFlags, Row
 
 # Request parameters that steer the model itself; all others are sampling parameters.

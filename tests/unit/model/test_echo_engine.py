@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from llm_model.engines.base import GenerationRequest
-from llm_model.engines.echo import EchoEngine
+from llm_model.engines.base import GenerationRequest, Outcome
+from llm_model.engines.echo import EchoEngine, InstantEchoEngine
 from llm_model.parameters import SamplingParameters
 from tests.unit.model.fake_engines import until
 
@@ -73,3 +73,12 @@ async def test_state_before_and_after() -> None:
     await engine.stop()
     await engine.stop()
     assert not engine.is_alive()
+
+
+async def test_without_steps_a_prompt_has_ended_when_it_has_begun() -> None:
+    engine = InstantEchoEngine("echo", spell)
+    await engine.start()
+    told: list[Outcome] = []
+    engine.begin(prompt([5, 6, 7, 8]), told.append)
+    engine.cancel("r")
+    assert told == [await engine.generate(prompt([5, 6, 7, 8]))]

@@ -37,7 +37,13 @@ async def test_without_an_interval_what_is_there_goes_out() -> None:
     assert [done.position for done in await finished.group(2, 0)] == [0]
 
 
-async def test_a_task_that_ended_without_a_result_ends_the_wait() -> None:
+async def test_where_all_are_waited_for_they_come_in_order() -> None:
     finished = FinishedPrompts()
-    finished.progress.set()
-    assert await finished.group(1, 0.01) == []
+    finished.add(FinishedPrompt(2, None))
+    group = asyncio.create_task(finished.group(3, None))
+    await asyncio.sleep(0.01)
+    finished.add(FinishedPrompt(0, None))
+    await asyncio.sleep(0.01)
+    assert not group.done()
+    finished.add(FinishedPrompt(1, None))
+    assert [done.position for done in await asyncio.wait_for(group, 5)] == [0, 1, 2]

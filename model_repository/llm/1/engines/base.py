@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -71,6 +71,12 @@ class EngineStatus:
     notes: tuple[str, ...] = ()
 
 
+Outcome = list[Sample] | Exception
+"""How a prompt ended: its samples, or why there are none."""
+Done = Callable[[Outcome], None]
+"""Is told how a prompt ended, on the event loop. Must not raise."""
+
+
 class Engine(Protocol):
     """One inference engine. All methods are called on the event loop that called :meth:`start`."""
 
@@ -105,6 +111,17 @@ class Engine(Protocol):
 
     async def stop(self) -> None:
         """End the engine and its processes; idempotent."""
+
+
+@runtime_checkable
+class CallbackEngine(Engine, Protocol):
+    """An engine that needs no task for a prompt: with thousands of them the tasks cost more than the rest."""
+
+    def begin(self, request: GenerationRequest, done: Done) -> None:
+        """Run one prompt to its end and tell ``done``, once; what :meth:`generate` raises is told to it as well."""
+
+    def cancel(self, request_id: str) -> None:
+        """Abort a prompt; ``done`` is not told. Nothing happens to one that has ended."""
 
 
 @runtime_checkable

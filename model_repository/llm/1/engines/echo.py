@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 
 from ..tokenization import Tokenization
-from .base import EngineStatus, GenerationRequest, Sample
+from .base import Done, EngineStatus, GenerationRequest, Sample
 from .stats import EngineStats
 
 Decode = Callable[[list[int], bool], str]  # token ids and skip_special_tokens in, text out
@@ -89,3 +89,16 @@ class EchoEngine:
 
     async def stop(self) -> None:
         self._last_step = None
+
+
+class InstantEchoEngine(EchoEngine):
+    """The echo engine without steps, as quick as can be. Satisfies :class:`CallbackEngine`."""
+
+    def __init__(self, name: str, decode: Decode) -> None:
+        super().__init__(name, decode)
+
+    def begin(self, request: GenerationRequest, done: Done) -> None:
+        done(self._at_once(request))
+
+    def cancel(self, request_id: str) -> None:
+        """There is nothing to abort: every prompt has ended when it has begun."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 
 from .base import GenerationRequest
 from .slots import Slot, expected_work
@@ -18,6 +19,7 @@ from .slots import Slot, expected_work
 _PREFIXES = (64, 256, 1024)
 _REMEMBERED = 8192
 _TOGETHER = 32  # prompts that one engine answers as soon as several would
+_outstanding = attrgetter("outstanding")
 
 
 class Placement:
@@ -28,10 +30,11 @@ class Placement:
 
     def choose(self, slots: Sequence[Slot], request: GenerationRequest) -> Slot | None:
         """The slot for a prompt; ``None`` if no engine takes prompts now."""
-        free = _not_scattered([slot for slot in slots if slot.is_alive and not slot.reserved])
+        free = [slot for slot in slots if slot.is_alive and not slot.reserved]
         if len(free) < 2:
             return free[0] if free else None
-        least = min(free, key=lambda slot: slot.outstanding)
+        free = _not_scattered(free)
+        least = min(free, key=_outstanding)
         keys = list(_prefix_keys(request.token_ids))
         if not keys:
             return least
@@ -47,10 +50,10 @@ class Placement:
 
     def _warmest(self, near: Sequence[Slot], keys: Sequence[int]) -> Slot | None:
         for key in reversed(keys):
-            names = self._seen.get(key, frozenset())
-            warm = [slot for slot in near if slot.name in names]
+            names = self._seen.get(key)
+            warm = names and [slot for slot in near if slot.name in names]
             if warm:
-                return min(warm, key=lambda slot: slot.outstanding)
+                return min(warm, key=_outstanding)
         return None
 
     def _remember(self, keys: Sequence[int], name: str) -> None:
@@ -60,14 +63,16 @@ class Placement:
             self._seen.popitem(last=False)
 
 
-def _not_scattered(free: Sequence[Slot]) -> list[Slot]:
+def _not_scattered(free: list[Slot]) -> list[Slot]:
     """Of the engines on a GPU with room for few more prompts only the fullest such; all, where none has begun."""
+    begun = [slot for slot in free if 0 < slot.in_flight < _TOGETHER and slot.gpu is not None]
+    if not begun:
+        return free
     fullest: dict[str | None, Slot] = {}
-    for slot in free:
-        if slot.gpu is not None and 0 < slot.in_flight < _TOGETHER:
-            other = fullest.setdefault(slot.gpu, slot)
-            if slot.in_flight > other.in_flight:
-                fullest[slot.gpu] = slot
+    for slot in begun:
+        other = fullest.setdefault(slot.gpu, slot)
+        if slot.in_flight > other.in_flight:
+            fullest[slot.gpu] = slot
     return [slot for slot in free if fullest.get(slot.gpu, slot) is slot]
 
 

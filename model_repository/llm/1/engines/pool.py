@@ -8,9 +8,10 @@ import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from ..errors import EngineDied, EngineUnavailable, GenerationFailed
-from .base import Engine, EngineStatus, GenerationRequest, RestartableEngine, Sample
+from .base import Done, Engine, EngineStatus, GenerationRequest, RestartableEngine, Sample
 from .isolation import SUSPECT_AFTER, Ward
 from .placement import Placement
+from .prompt_run import PromptRun
 from .slots import Changes, Slot, expected_work
 from .stats import EngineStats
 from .supervision import RestartRule, Supervisor
@@ -71,9 +72,12 @@ class EnginePool:
         """A request id of our own; a caller's could repeat, and vLLM would mix the two requests up."""
         return f"p{next(self._ids)}"
 
-    async def generate(self, request: GenerationRequest) -> list[Sample]:
-        """Run one prompt to its end; see :meth:`Engine.generate`."""
-        deaths = 0
+    def begin(self, request: GenerationRequest, done: Done) -> PromptRun:
+        """Run one prompt to its end and tell ``done``; nobody need wait. What :meth:`generate` raises is told, too."""
+        return PromptRun(request, done, self._slot_for(request), self.generate)
+
+    async def generate(self, request: GenerationRequest, deaths: int = 0) -> list[Sample]:
+        """Run one prompt to its end; see :meth:`Engine.generate`. ``deaths``: engines that died with it before."""
         while True:
             async with self._seat(request, deaths) as engine:
                 try:
@@ -112,12 +116,15 @@ class EnginePool:
     async def _choose(self, request: GenerationRequest) -> Slot:
         """The engine for a prompt, waiting while all that are left are being restarted or kept for suspects."""
         while True:
-            self._ward.reserve()  # before an engine that has come back fills up again
-            if (slot := self._placement.choose(self._slots, request)) is not None:
+            if (slot := self._slot_for(request)) is not None:
                 return slot
             if not any(slot.has_future for slot in self._slots):
                 raise EngineUnavailable("no engine is alive")
             await self._changes.wait()
+
+    def _slot_for(self, request: GenerationRequest) -> Slot | None:
+        self._ward.reserve()  # before an engine that has come back fills up again
+        return self._placement.choose(self._slots, request)
 
     def figures(self) -> dict[str, EngineStats]:
         """The figures of each engine by its name, for the metrics."""

@@ -170,11 +170,11 @@ def _transformers(settings: ModelSettings, tokenization: Tokenization, max_model
 
 def _echo(settings: ModelSettings, tokenization: Tokenization, max_model_len: int) -> Backend:
     """In this process; with a number of engines asked for, in processes of their own as vLLM's."""
-    from .echo import EchoEngine, decoder
+    from .echo import InstantEchoEngine, decoder
 
     if settings.engines_per_gpu is not None:
         facts = Facts("cpu", (), 0, (), ())
         pool = worker_pool(settings, make_plan(settings, facts, "echo"), ECHO, max_model_len)
     else:
-        pool = EnginePool([EchoEngine("echo-0", decoder(tokenization))])
+        pool = EnginePool([InstantEchoEngine("echo-0", decoder(tokenization))])
     return Backend("echo", "1", "USE_VLLM=echo", pool, tokenization, max_model_len)

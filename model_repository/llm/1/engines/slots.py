@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Literal
 
-from .base import Engine, EngineStatus, GenerationRequest
+from .base import CallbackEngine, Engine, EngineStatus, GenerationRequest
 
 Recovery = Literal["none", "kept", "restarting", "given up"]
 
@@ -39,6 +39,8 @@ class Slot:
 
     def __init__(self, engine: Engine, changes: Changes) -> None:
         self.engine = engine
+        self.name = engine.name
+        self.callbacks = engine if isinstance(engine, CallbackEngine) else None
         self.gpu = engine.status().gpu
         self.outstanding = 0
         self.in_flight = 0
@@ -46,10 +48,6 @@ class Slot:
         self.recovery: Recovery = "none"
         self.restarts = 0
         self._changes = changes
-
-    @property
-    def name(self) -> str:
-        return self.engine.name
 
     @property
     def is_alive(self) -> bool:
@@ -62,16 +60,23 @@ class Slot:
 
     @contextlib.contextmanager
     def carrying(self, work: int) -> Iterator[Slot]:
-        """Count a prompt's work for as long as it is on the engine."""
-        self.outstanding += work
-        self.in_flight += 1
+        """Count a prompt's work for as long as the block runs."""
+        self.take(work)
         try:
             yield self
         finally:
-            self.outstanding -= work
-            self.in_flight -= 1
-            if self.reserved and not self.in_flight:
-                self._changes.tell()
+            self.give_back(work)
+
+    def take(self, work: int) -> None:
+        """Count a prompt's work, until :meth:`give_back`."""
+        self.outstanding += work
+        self.in_flight += 1
+
+    def give_back(self, work: int) -> None:
+        self.outstanding -= work
+        self.in_flight -= 1
+        if self.reserved and not self.in_flight:
+            self._changes.tell()
 
     def status(self) -> EngineStatus:
         """The engine's own snapshot, with what only the pool knows."""

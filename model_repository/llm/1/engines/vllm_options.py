@@ -30,11 +30,15 @@ _MAX_NUM_BATCHED_TOKENS = {"cpu": 4096, "gpu": 16384}
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM has room for
 _MAX_LORAS = 8  # in one step of a GPU; memory is set aside for each
 _DEVICES = Path("/dev")
+_FEW_CORES = 2
 _BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def prepare_environment(
-    settings: ModelSettings, environ: MutableMapping[str, str] = os.environ, device_root: Path = _DEVICES
+    settings: ModelSettings,
+    environ: MutableMapping[str, str] = os.environ,
+    device_root: Path = _DEVICES,
+    cores: int = len(os.sched_getaffinity(0)),
 ) -> None:
     """Set what vLLM and transformers read from the environment at import; what the user set stays."""
     defaults = {
@@ -45,7 +49,9 @@ def prepare_environment(
         # oneDNN keeps a compiled kernel for every number of tokens in a step. Its own 1,024 made an engine 440 MB
         # larger in ten thousand mixed requests on a CPU; with 128 its memory stays as it is, at the same speed.
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
-        "TOKENIZERS_PARALLELISM": "true",  # else a forked engine switches the batch tokenizer to one core
+        # Said either way, else a forked engine switches the batch tokenizer to one core. With two cores, which gateway
+        # and Triton want too, its threads made a prompt of a batch a fifth dearer for the stub, and no sooner ready.
+        "TOKENIZERS_PARALLELISM": "true" if cores > _FEW_CORES else "false",
     }
     if () < installed_release() < (0, 11):
         defaults["VLLM_USE_V1"] = "1"  # off the main thread 0.10 would choose the old engine

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ..errors import EngineDied, EngineUnavailable, GenerationFailed, InvalidArgument, ModelError
 from ..logs import logger
 from . import worker_wire as wire
-from .base import GenerationRequest, Sample
+from .base import Done, GenerationRequest, Sample
 
 Notice = wire.Hello | wire.Refused | wire.Failed | wire.Ready
 StreamItem = list[Sample] | ModelError | None  # None: the end
@@ -38,7 +38,7 @@ class WorkerClient:
         self._whole: list[GenerationRequest] = []
         self._streamed: list[GenerationRequest] = []
         self._aborted: list[str] = []
-        self._answers: dict[str, asyncio.Future[list[Sample]]] = {}
+        self._answers: dict[str, Done] = {}
         self._streams: dict[str, asyncio.Queue[StreamItem]] = {}
 
     async def connect(self, connection: socket.socket) -> None:
@@ -64,19 +64,16 @@ class WorkerClient:
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._trouble.wait(), timeout_s)
 
-    async def generate(self, request: GenerationRequest) -> list[Sample]:
-        """One prompt to its end. Cancelling aborts it; raises the :class:`ModelError` it ended with."""
-        answer: asyncio.Future[list[Sample]] = asyncio.get_running_loop().create_future()
-        self._answers[request.request_id] = answer
+    def begin(self, request: GenerationRequest, done: Done) -> None:
+        """One prompt to its end, which ``done`` is told: the samples, or the :class:`ModelError` it ended with."""
+        self._answers[request.request_id] = done
         self._whole.append(request)
         self._batch.touch()
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            self._abort(request.request_id)
-            raise
-        finally:
-            self._answers.pop(request.request_id, None)
+
+    def cancel(self, request_id: str) -> None:
+        """Nobody waits for this prompt any longer; it is aborted unless it has ended."""
+        if self._answers.pop(request_id, None) is not None:
+            self._abort(request_id)
 
     def open_stream(self, request: GenerationRequest) -> asyncio.Queue[StreamItem]:
         """The queue of a prompt's pieces, up to an error or ``None``. To be closed."""
@@ -95,12 +92,12 @@ class WorkerClient:
         self.lost = True
         self._trouble.set()
         self._link.close()
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(EngineDied(reason))
-        for pieces in self._streams.values():
-            pieces.put_nowait(EngineDied(reason))
+        answers, streams = self._answers, self._streams
         self._answers, self._streams = {}, {}
+        for done in answers.values():
+            done(EngineDied(reason))
+        for pieces in streams.values():
+            pieces.put_nowait(EngineDied(reason))
 
     def _abort(self, request_id: str) -> None:
         self._aborted.append(request_id)
@@ -136,8 +133,8 @@ class WorkerClient:
             if (pieces := self._streams.get(request_id)) is not None:
                 pieces.put_nowait(samples)
         for request_id, samples in results.whole:
-            if (answer := self._answers.get(request_id)) is not None and not answer.done():
-                answer.set_result(samples)
+            if (done := self._answers.pop(request_id, None)) is not None:
+                done(samples)
         for request_id in results.ended:
             if (pieces := self._streams.pop(request_id, None)) is not None:
                 pieces.put_nowait(None)
@@ -148,8 +145,8 @@ class WorkerClient:
         error = _ERRORS.get(failure.code, GenerationFailed)(failure.message)
         if isinstance(error, EngineDied):  # before the pool can choose this engine again
             self._has_failed()
-        if (answer := self._answers.get(failure.request_id)) is not None and not answer.done():
-            answer.set_exception(error)
+        if (done := self._answers.pop(failure.request_id, None)) is not None:
+            done(error)
         if (pieces := self._streams.pop(failure.request_id, None)) is not None:
             pieces.put_nowait(error)
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import EngineDied, EngineRefused, ModelError, StartupError
 from ..settings import ModelSettings
 from . import worker_wire as wire
-from .base import EngineStatus, GenerationRequest, Sample
+from .base import Done, EngineStatus, GenerationRequest, Outcome, Sample
 from .liveness import HangRule, HangWatch
 from .stats import EngineStats, StatsSnapshot
 from .vllm_options import Device
@@ -119,8 +119,32 @@ class WorkerEngine:
             raise EngineRefused(f"{self.name} cannot be loaded: {cause}")
         raise StartupError(f"{self.name} cannot start: {cause}")
 
+    def begin(self, request: GenerationRequest, done: Done) -> None:
+        try:
+            self._connected().begin(request, done)
+        except EngineDied as exc:
+            done(exc)
+
+    def cancel(self, request_id: str) -> None:
+        if self._client is not None:
+            self._client.cancel(request_id)
+
     async def generate(self, request: GenerationRequest) -> list[Sample]:
-        return await self._connected().generate(request)
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Outcome) -> None:
+            if not answer.done():  # one that was cancelled in this turn of the loop
+                answer.set_result(outcome)
+
+        self.begin(request, done)
+        try:
+            outcome = await answer
+        except asyncio.CancelledError:
+            self.cancel(request.request_id)
+            raise
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Sample], None]:
         client = self._connected()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,42 +15,38 @@ class RowCancellation:
     rows: Sequence[int]
 
 
-class RowTasks:
-    """The tasks of one call's rows."""
+class CancellableRows:
+    """How the rows of one call are ended."""
 
     def __init__(self) -> None:
-        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._ends: dict[int, Callable[[], None]] = {}
         self._cancelled: set[int] = set()
 
-    def add(self, row: int, task: asyncio.Task[None]) -> None:
-        """Take on the task of a row; it is ended at once if that was wished before."""
-        self._tasks[row] = task
+    def add(self, row: int, end: Callable[[], None]) -> None:
+        """Take on a row that ``end`` ends, at once if that was wished before. It may have ended by itself meanwhile."""
+        self._ends[row] = end
         if row in self._cancelled:
-            task.cancel()
+            end()
 
     def cancel(self, rows: Sequence[int]) -> None:
-        """End rows; those that have no task yet, when they get one."""
+        """End rows; those that have not begun, as soon as they have."""
         self._cancelled.update(rows)
         for row in rows:
-            if row in self._tasks:
-                self._tasks[row].cancel()
-
-    def was_cancelled(self, row: int) -> bool:
-        """Whether the row was ended by :meth:`cancel`, not with the whole call."""
-        return row in self._cancelled
+            if row in self._ends:
+                self._ends[row]()
 
 
 class OpenCalls:
     """The calls with a key that run now."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, RowTasks] = {}
+        self._calls: dict[str, CancellableRows] = {}
 
     @contextmanager
-    def entered(self, row_key: str, tasks: RowTasks) -> Iterator[None]:
+    def entered(self, row_key: str, rows: CancellableRows) -> Iterator[None]:
         """Make a call's rows known by its key, if it has one, while the block runs."""
         if row_key:
-            self._calls[row_key] = tasks
+            self._calls[row_key] = rows
         try:
             yield
         finally:
@@ -59,6 +54,6 @@ class OpenCalls:
 
     def cancel(self, wish: RowCancellation) -> None:
         """End rows of a call; one that is over, or unknown, has none left."""
-        tasks = self._calls.get(wish.row_key)
-        if tasks is not None:
-            tasks.cancel(wish.rows)
+        rows = self._calls.get(wish.row_key)
+        if rows is not None:
+            rows.cancel(wish.rows)

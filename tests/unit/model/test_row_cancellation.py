@@ -13,7 +13,7 @@ from llm_model import tensors
 from llm_model.engines.base import GenerationRequest, Sample
 from llm_model.errors import InvalidArgument
 from llm_model.generation import SINGLE, Generator
-from llm_model.row_tasks import RowCancellation
+from llm_model.row_cancellation import RowCancellation
 from llm_model.rows import Row
 from llm_model.service import ModelService
 from tests.unit.model.fake_engines import ScriptedEngine, echo, for_ever, until
@@ -91,7 +91,7 @@ async def test_a_cancelled_row_ends_alone(generator: Generator, engine: Scripted
     collecting = asyncio.create_task(collect())
     await until(lambda: len(found) == 2)
     assert engine.running == 1
-    of.row_tasks.cancel([1])
+    of.cancellable_rows.cancel([1])
     await asyncio.wait_for(collecting, 5)
     assert (engine.running, engine.aborted) == (0, 1)
     assert sorted(row.index for row in found) == [0, 1, 2]
@@ -105,12 +105,12 @@ async def test_rows_may_be_cancelled_before_they_begin(
     engine.answer = for_ever
     of = call(["a", "b"], partial=True, row_key="k1")
     if not begins:
-        of.row_tasks.cancel([0, 1])
+        of.cancellable_rows.cancel([0, 1])
     running = generator.run(of)
     collecting = asyncio.ensure_future(anext(running))
     if begins:
         await until(lambda: engine.running == 2)
-        of.row_tasks.cancel([0, 1, 7])
+        of.cancellable_rows.cancel([0, 1, 7])
     found = await asyncio.wait_for(collecting, 5)
     found += [row async for rows in running for row in rows]
     assert sorted(row.index for row in found) == [0, 1]
