@@ -7,7 +7,7 @@ triton              become tritonserver (run by supervisord)
 gateway             become the gateway (run by supervisord)
 watchdog            restart Triton when its model is dead or hung (run by supervisord)
 webui               become the web page (run by supervisord, if WEBUI=1)
-mps                 become NVIDIA's MPS daemon (run by supervisord, if NVIDIA_MPS=1)
+mps                 become NVIDIA's MPS daemon (run by supervisord, see NVIDIA_MPS)
 fatal-listener      end the service when a program is beyond help (run by supervisord)
 """
 

@@ -25,7 +25,7 @@ from runtime.fatal_listener import MARKER, RUN_DIR_VARIABLE
 from runtime.interpreter import Interpreter
 from runtime.limits import raise_open_files
 from runtime.log_pump import LogPump
-from runtime.mps_command import mps_variables
+from runtime.mps_command import mps_starts, mps_variables
 from runtime.preflight import preflight, report
 from runtime.readiness import Readiness
 from runtime.settings import RuntimeSettings
@@ -107,18 +107,19 @@ class Launcher:
 
     def _spawn(self) -> int:
         sources = {name: self._logs.open_source() for name in LOG_SOURCES}
+        has_mps = mps_starts(self._settings, self._environ)
         environ = {
             **self._environ,
             **self._settings.model_variables(),
             **self._temporary_folder(),
-            **mps_variables(self._settings, self._run_dir),
+            **(mps_variables(self._settings, self._run_dir) if has_mps else {}),
             RUN_ID_VARIABLE: self._run_id,
             LAUNCHER_VARIABLE: str(os.getpid()),
             RUN_DIR_VARIABLE: str(self._run_dir),
             "SERVICE_ROOT": str(self._settings.root),
             "SERVICE_PYTHON": sys.executable,
             "SERVICE_GATEWAY_PYTHON": str(self._settings.gateway_python or sys.executable),
-            "SERVICE_MPS": str(self._settings.nvidia_mps).lower(),
+            "SERVICE_MPS": str(has_mps).lower(),
             "SERVICE_WEBUI": str(self._settings.web_page).lower(),
             "SERVICE_GATEWAY_STOP_S": str(self._stop_times.gateway_s),
             "SERVICE_TRITON_STOP_S": str(self._stop_times.triton_s),

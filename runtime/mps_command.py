@@ -1,4 +1,4 @@
-"""How NVIDIA's MPS control daemon is started, and how the engines find it: by the folder that has its pipes.
+"""When and how NVIDIA's MPS control daemon is started, and how the engines find it: by the folder that has its pipes.
 
 A CUDA program that finds no daemon there runs as it does without MPS (``man nvidia-cuda-mps-control``).
 """
@@ -22,14 +22,29 @@ from runtime.triton_command import NOT_FOR_TRITON
 PROGRAM = "nvidia-cuda-mps-control"
 PIPES_VARIABLE = "CUDA_MPS_PIPE_DIRECTORY"
 LOGS_VARIABLE = "CUDA_MPS_LOG_DIRECTORY"
+# In place of the first for NVIDIA_MPS=auto: the model passes it on to engines that share a GPU (engines/mps.py).
+OFFER_VARIABLE = "SERVICE_MPS_PIPES"
+_EVERYBODYS_PIPES = Path("/tmp/nvidia-mps")  # where a CUDA program looks when nothing names another folder
 # The daemon would number the GPUs anew, and the engines name them as they are numbered without it
 # (docs.nvidia.com/deploy/mps, CUDA_VISIBLE_DEVICES).
 _NOT_FOR_THE_DAEMON = (*NOT_FOR_TRITON, "CUDA_VISIBLE_DEVICES")
 
 
+def mps_starts(
+    settings: RuntimeSettings, environ: Mapping[str, str], dev: Path = DEV, others: Path = _EVERYBODYS_PIPES
+) -> bool:
+    """Whether this run has a daemon of its own; with ``auto`` where it can have one and there is none already."""
+    if settings.nvidia_mps == "auto":
+        return mps_problem(environ, dev) is None and not (others / "control").exists()
+    return settings.nvidia_mps == "1"
+
+
 def mps_variables(settings: RuntimeSettings, run_dir: Path) -> dict[str, str]:
-    """What the engines have to know to use the daemon of this run; nothing without NVIDIA_MPS."""
-    return _folders(run_dir) if settings.nvidia_mps else {}
+    """What the model has to know to use the daemon of this run."""
+    folders = _folders(run_dir)
+    if settings.nvidia_mps == "auto":
+        folders[OFFER_VARIABLE] = folders.pop(PIPES_VARIABLE)
+    return folders
 
 
 def mps_problem(environ: Mapping[str, str], dev: Path = DEV) -> str | None:

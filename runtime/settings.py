@@ -16,6 +16,7 @@ LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = "0.0.0.0"
 
 UseVllm = Literal["auto", "true", "false", "echo"]
+NvidiaMps = Literal["0", "1", "auto"]
 _YES = ("true", "1", "yes", "on")
 _NO = ("false", "0", "no", "off")
 
@@ -53,8 +54,11 @@ class RuntimeSettings:
     triton_max_restarts: int
     """As many ends of Triton are put up with within the window; one more, and the service is given up."""
     triton_restart_window_s: float
-    nvidia_mps: bool
-    """Whether supervisord starts NVIDIA's MPS daemon too, for the engines of a GPU to compute at the same moment."""
+    nvidia_mps: NvidiaMps
+    """Whether supervisord starts NVIDIA's MPS daemon too, for the engines of a GPU to compute at the same moment.
+
+    ``auto``: where there can be one, and only for engines that share a GPU.
+    """
     web_page: bool
     """Whether supervisord starts the web page too; it reads the next two itself."""
     web_page_address: str
@@ -89,7 +93,7 @@ class RuntimeSettings:
             watchdog_stall_s=_seconds(environ, "WATCHDOG_STALL_S", 120.0, zero=False),
             triton_max_restarts=_count(environ, "TRITON_MAX_RESTARTS", 5),
             triton_restart_window_s=_seconds(environ, "TRITON_RESTART_WINDOW_S", 1800.0, zero=False),
-            nvidia_mps=_flag(environ, "NVIDIA_MPS"),
+            nvidia_mps=_nvidia_mps(environ),
             web_page=_flag(environ, "WEBUI"),
             web_page_address=_text(environ, "WEBUI_ADDRESS") or LOOPBACK,
             web_page_port=_port(environ, "WEBUI_PORT", 7860),
@@ -182,6 +186,17 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
     if text.lower() not in _YES + _NO:
         raise BadSetting(name, text, "0 or 1")
     return text.lower() in _YES
+
+
+def _nvidia_mps(environ: Mapping[str, str]) -> NvidiaMps:
+    text = (_text(environ, "NVIDIA_MPS") or "0").lower()
+    if text == "auto":
+        return "auto"
+    if text in _YES:
+        return "1"
+    if text in _NO:
+        return "0"
+    raise BadSetting("NVIDIA_MPS", text, "0, 1 or auto")
 
 
 def _use_vllm(environ: Mapping[str, str]) -> UseVllm:

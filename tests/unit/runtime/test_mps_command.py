@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from llm_model.engines.mps import OFFER, PIPES
 from runtime.errors import BadSetting, StartError
 from runtime.fatal_listener import RUN_DIR_VARIABLE
 from runtime.interpreter import Interpreter
-from runtime.mps_command import PROGRAM, mps_problem, mps_variables, run_mps
+from runtime.mps_command import PROGRAM, mps_problem, mps_starts, mps_variables, run_mps
 from runtime.preflight import preflight
 from runtime.settings import PROJECT_ROOT, RuntimeSettings
 from runtime.triton_command import triton_environment
@@ -24,6 +25,7 @@ from tests.fakes.programs import write_program
 
 FAKE = PROJECT_ROOT / "tests/fakes/mps_control.py"
 ON = RuntimeSettings.from_env({"NVIDIA_MPS": "1"})
+AUTO = RuntimeSettings.from_env({"NVIDIA_MPS": "auto"})
 
 
 @pytest.fixture
@@ -61,10 +63,27 @@ def environment_of(pid: int) -> dict[str, str]:
 
 
 def test_it_is_off_unless_asked_for() -> None:
-    assert not RuntimeSettings.from_env({}).nvidia_mps
-    assert ON.nvidia_mps
-    with pytest.raises(BadSetting, match="NVIDIA_MPS=perhaps: 0 or 1"):
+    assert not mps_starts(RuntimeSettings.from_env({}), {})
+    assert mps_starts(ON, {})
+    with pytest.raises(BadSetting, match="NVIDIA_MPS=perhaps: 0, 1 or auto"):
         RuntimeSettings.from_env({"NVIDIA_MPS": "perhaps"})
+
+
+def test_auto_starts_it_where_it_can_be_had(path: str, dev: Path, tmp_path: Path) -> None:
+    assert mps_starts(AUTO, {"PATH": path}, dev, tmp_path)
+    assert not mps_starts(AUTO, {"PATH": path}, tmp_path / "bin", tmp_path), "no GPU"
+    assert not mps_starts(AUTO, {"PATH": str(tmp_path)}, dev, tmp_path), "no daemon"
+    assert not mps_starts(AUTO, {"PATH": path, "CUDA_MPS_PIPE_DIRECTORY": "/theirs"}, dev, tmp_path)
+    (tmp_path / "control").touch()
+    assert not mps_starts(AUTO, {"PATH": path}, dev, tmp_path), "somebody else's is there"
+    _, problems = preflight({**os.environ, "NVIDIA_MPS": "auto", "PATH": str(tmp_path)})
+    assert "mps" not in [one.check for one in problems]
+
+
+def test_with_auto_the_model_decides_whose_steps_go_through_it(tmp_path: Path) -> None:
+    told, offered = mps_variables(ON, tmp_path), mps_variables(AUTO, tmp_path)
+    assert "CUDA_MPS_PIPE_DIRECTORY" not in offered
+    assert offered[OFFER] == told[PIPES]
 
 
 def test_a_gpu_and_the_program_are_enough(path: str, dev: Path) -> None:
@@ -121,7 +140,6 @@ def test_a_program_that_has_gone_is_named(tmp_path: Path) -> None:
 
 
 def test_triton_and_its_engines_are_told_where_the_daemon_is(tmp_path: Path) -> None:
-    assert mps_variables(RuntimeSettings.from_env({}), tmp_path) == {}
     told = mps_variables(ON, tmp_path)
     assert told["CUDA_MPS_PIPE_DIRECTORY"] == str(tmp_path / "mps")
     runtime = TritonRuntime(Path("/t/bin/tritonserver"), Path("/t/backends"), (), False, "2.51.0")

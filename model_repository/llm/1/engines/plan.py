@@ -13,6 +13,7 @@ from typing import Any
 
 from ..settings import ModelSettings
 from .gpus import Gpu
+from .mps import mps_environ
 from .places import KEPT_AT_MOST
 from .vllm_options import Device
 
@@ -83,7 +84,7 @@ def make_plan(settings: ModelSettings, facts: Facts, kind: str = "vllm") -> Plan
             f"{kind}-{turn * len(groups) + place}",
             ",".join(gpu.name for gpu in group),
             options[place],
-            _gpu_environ(facts, group),
+            _gpu_environ(facts, group, is_shared=count > 1),
         )
         for turn in range(count)
         for place, group in enumerate(groups)
@@ -127,10 +128,13 @@ def _groups(gpus: Sequence[Gpu], size: int) -> list[Sequence[Gpu]]:
     return groups or [gpus]
 
 
-def _gpu_environ(facts: Facts, group: Sequence[Gpu]) -> dict[str, str]:
-    # The engine's own threads are few; more of them only disturb the other engines.
-    threads = {} if facts.environ.get("OMP_NUM_THREADS") else {"OMP_NUM_THREADS": "1"}
-    return {"CUDA_VISIBLE_DEVICES": ",".join(gpu.name for gpu in group), **threads} if group else threads
+def _gpu_environ(facts: Facts, group: Sequence[Gpu], *, is_shared: bool) -> dict[str, str]:
+    environ = mps_environ(facts.environ) if is_shared else {}
+    if group:
+        environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.name for gpu in group)
+    if not facts.environ.get("OMP_NUM_THREADS"):
+        environ["OMP_NUM_THREADS"] = "1"  # the engine's own threads are few; more only disturb the other engines
+    return environ
 
 
 def _share(settings: ModelSettings, group: Sequence[Gpu]) -> float:

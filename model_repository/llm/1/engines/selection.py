@@ -16,6 +16,7 @@ from ..settings import ModelSettings
 from ..tokenization import Tokenization, model_max_length
 from .gpus import Gpu, visible_gpus
 from .liveness import HangRule
+from .mps import OFFER, PIPES, mps_works
 from .plan import Facts, Plan, make_plan
 from .pool import EnginePool
 from .vllm_options import Device, expected_device, installed_release, installed_version, prepare_environment
@@ -112,7 +113,7 @@ def _vllm(
     cores = sorted(os.sched_getaffinity(0))
     weights = weight_bytes(settings.model_dir)
     facts = Facts(device, gpus, weights, installed_release(), cores, os.environ, memory_nodes(cores))
-    pool = worker_pool(settings, make_plan(settings, facts), VLLM, max_model_len)
+    pool = worker_pool(settings, working_plan(settings, facts), VLLM, max_model_len)
 
     def instead(refusal: EngineRefused) -> Backend:
         if isinstance(refusal, WrongDevice) and refusal.device != device:
@@ -121,6 +122,16 @@ def _vllm(
         return _fall_back(settings, tokenization, max_model_len, str(refusal))
 
     return Backend("vllm", installed_version(), "", pool, tokenization, max_model_len, instead)
+
+
+def working_plan(settings: ModelSettings, facts: Facts) -> Plan:
+    """The plan, through NVIDIA's MPS only if that works here."""
+    plan = make_plan(settings, facts)
+    given = plan.engines[0].environ
+    if PIPES in given and not mps_works({**facts.environ, **given}):
+        without = {name: value for name, value in facts.environ.items() if name != OFFER}
+        plan = make_plan(settings, dataclasses.replace(facts, environ=without))
+    return plan
 
 
 def worker_pool(settings: ModelSettings, plan: Plan, factory: str, max_model_len: int) -> EnginePool:
