@@ -81,6 +81,7 @@ def test_model_that_fails_while_loading_is_given_up(broken_model: Path, tmp_path
     """What no check of files sees: the engine itself refuses. Retried, then given up, with the cause in the log."""
     stacks.stop()  # type: ignore[attr-defined]
     config = json.loads((broken_model / "config.json").read_text(encoding="utf-8"))
+    (broken_model / "download_manifest.json").unlink(missing_ok=True)  # it knows the size of every file
     config["hidden_size"] += 2  # the weights no longer fit
     (broken_model / "config.json").write_text(json.dumps(config), encoding="utf-8")
     printed = fails({"MODEL_DIR": str(broken_model)}, tmp_path / "log", 280)
