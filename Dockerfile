@@ -51,7 +51,6 @@ RUN .venv/bin/python scripts/image_triton.py \
 ENV MODEL_ID=${MODEL_ID} \
     SPEC_DRAFT_MODEL_ID=${SPEC_DRAFT_MODEL_ID} \
     BATCH_MODE=1 \
-    NVIDIA_MPS=auto \
     MAX_MODEL_LEN=1024 \
     TRITON_METRICS_ADDRESS=0.0.0.0 \
     GATEWAY_PYTHON=/app/.venv-gateway/bin/python \

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks import gpu_peers, scaling
 from benchmarks.gpu_jobs import batch, questions, singles
-from benchmarks.gpu_peers import API_SERVER, IN_PROCESS, NVIDIA, OURS, STOCK, TUNED, UNDER_MPS
+from benchmarks.gpu_peers import API_SERVER, IN_PROCESS, NVIDIA, OURS, STOCK, TUNED, WITHOUT_MPS
 from benchmarks.peers import Server, UrlPeer
 from benchmarks.results import Figure, Report, ratio
 from benchmarks.side_by_side import Job, Latency, Plan, measure, report_all
@@ -38,7 +38,7 @@ def batches(report: Report, plan: Plan, others: Sequence[Server] = ()) -> None:
         singles("256 clients with single prompts, 0.5 B", 2048, clients=256),
     ]
     figures = report_all(report, jobs, measure(gpu_peers.all_peers(model, theirs), jobs, plan))
-    for ours in (OURS, UNDER_MPS):
+    for ours in (OURS, WITHOUT_MPS):
         for job in (plain, penalties):
             compare(report, "P1", job.what, figures[job.what], ours, STOCK, 3.5)
         for job in (plain, large):

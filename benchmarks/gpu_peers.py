@@ -25,7 +25,7 @@ ENGINE = {
     "max_cudagraph_capture_size": 1040,
 }
 QUIET = {"VLLM_LOGGING_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-OURS, UNDER_MPS = "this service", "this service, NVIDIA_MPS=1"
+OURS, WITHOUT_MPS = "this service", "this service, NVIDIA_MPS=0"
 STOCK, TUNED, IN_PROCESS = "vLLM offline, stock", "vLLM offline, tuned alike", "AsyncLLM in process, tuned alike"
 API_SERVER = "vLLM's API server, tuned alike"
 NVIDIA = nvidia_backend.NvidiaBackendPeer.name
@@ -60,8 +60,8 @@ def service(model: Path, name: str = OURS, **more: str) -> ProjectPeer:
 
 
 def ways() -> list[tuple[str, dict[str, str]]]:
-    """How the service is measured, by name: with which settings beside its defaults. Under MPS where that can be."""
-    return [(OURS, {}), *([] if mps_problem(os.environ) else [(UNDER_MPS, {"NVIDIA_MPS": "1"})])]
+    """How the service is measured, by name: with which settings beside its defaults. Without MPS, where it has it."""
+    return [(OURS, {}), *([] if mps_problem(os.environ) else [(WITHOUT_MPS, {"NVIDIA_MPS": "0"})])]
 
 
 def services(model: Path) -> Makers:

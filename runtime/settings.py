@@ -57,7 +57,7 @@ class RuntimeSettings:
     nvidia_mps: NvidiaMps
     """Whether supervisord starts NVIDIA's MPS daemon too, for the engines of a GPU to compute at the same moment.
 
-    ``auto``: where there can be one, and only for engines that share a GPU.
+    ``auto``, the default: where there can be one, and only for engines that share a GPU.
     """
     web_page: bool
     """Whether supervisord starts the web page too; it reads the next two itself."""
@@ -189,7 +189,7 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
 
 
 def _nvidia_mps(environ: Mapping[str, str]) -> NvidiaMps:
-    text = (_text(environ, "NVIDIA_MPS") or "0").lower()
+    text = (_text(environ, "NVIDIA_MPS") or "auto").lower()
     if text == "auto":
         return "auto"
     if text in _YES:

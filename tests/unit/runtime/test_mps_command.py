@@ -1,4 +1,4 @@
-"""NVIDIA's MPS daemon: off by default, checked before the start, and the one that the engines of this run use."""
+"""NVIDIA's MPS daemon: started where it can be had, checked where it is asked for, used by the engines of this run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.fakes.programs import write_program
 
 FAKE = PROJECT_ROOT / "tests/fakes/mps_control.py"
 ON = RuntimeSettings.from_env({"NVIDIA_MPS": "1"})
-AUTO = RuntimeSettings.from_env({"NVIDIA_MPS": "auto"})
+AUTO = RuntimeSettings.from_env({})
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def environment_of(pid: int) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs if pair)
 
 
-def test_it_is_off_unless_asked_for() -> None:
-    assert not mps_starts(RuntimeSettings.from_env({}), {})
+def test_it_can_be_demanded_and_forbidden(path: str, dev: Path, tmp_path: Path) -> None:
+    assert not mps_starts(RuntimeSettings.from_env({"NVIDIA_MPS": "0"}), {"PATH": path}, dev, tmp_path)
     assert mps_starts(ON, {})
     with pytest.raises(BadSetting, match="NVIDIA_MPS=perhaps: 0, 1 or auto"):
         RuntimeSettings.from_env({"NVIDIA_MPS": "perhaps"})
