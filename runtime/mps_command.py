@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -72,9 +73,18 @@ def run_mps(environ: Mapping[str, str]) -> NoReturn:
     folders = _folders(Path(environ[RUN_DIR_VARIABLE]))
     for folder in folders.values():
         Path(folder).mkdir(exist_ok=True)
+    if environ.get("LOG_LEVEL", "").strip().upper() != "DEBUG":
+        _keep_quiet(Path(folders[LOGS_VARIABLE]) / "daemon.log")
     kept = {name: value for name, value in environ.items() if name not in _NOT_FOR_THE_DAEMON}
     end_with_parent(signal.SIGTERM)
     os.execve(program, [PROGRAM, "-f"], kept | folders)
+
+
+def _keep_quiet(log: Path) -> None:
+    """What it says goes to a file of this run: some ten lines for each CUDA program that comes or goes."""
+    with log.open("ab") as file:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(file.fileno(), stream.fileno())
 
 
 def _program(environ: Mapping[str, str]) -> str | None:

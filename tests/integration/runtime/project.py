@@ -131,7 +131,7 @@ class Project:
         devices.write_text(devices.read_text().replace('DEV = Path("/dev")', f'DEV = Path("{self.root}/dev")'))
         daemon = f"#!{sys.executable}\n" + (ROOT / "tests/fakes/mps_control.py").read_text()
         write_program(self.root / "bin/nvidia-cuda-mps-control", daemon)
-        return {"NVIDIA_MPS": "1", "PATH": f"{self.root / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+        return {"NVIDIA_MPS": "1", "LOG_LEVEL": "DEBUG", "PATH": f"{self.root / 'bin'}{os.pathsep}{os.environ['PATH']}"}
 
     def environment(self, **changes: str) -> dict[str, str]:
         """What the launcher is started with."""

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,7 +48,7 @@ def dev(tmp_path: Path) -> Path:
 def daemon(run_dir: Path, **environ: str) -> Iterator[subprocess.Popen[str]]:
     """The command as supervisord runs it, once the daemon is there."""
     command = [sys.executable, "-m", "runtime", "mps"]
-    environ |= {RUN_DIR_VARIABLE: str(run_dir)}
+    environ = {RUN_DIR_VARIABLE: str(run_dir), "LOG_LEVEL": "debug", **environ}
     with subprocess.Popen(command, cwd=PROJECT_ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -119,6 +120,20 @@ def test_the_daemon_runs_in_the_foreground_in_folders_of_this_run(path: str, tmp
         for folder in mps_variables(ON, tmp_path).values():
             assert (Path(folder) / f"{PROGRAM}.pid").read_text() == str(process.pid)
     assert process.returncode == -signal.SIGTERM
+
+
+def test_what_it_says_is_kept_in_a_file_unless_all_is_wanted(path: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "runtime", "mps"]
+    environ = {RUN_DIR_VARIABLE: str(tmp_path), "PATH": path}
+    log = tmp_path / "mps-log/daemon.log"
+    with subprocess.Popen(command, cwd=PROJECT_ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 20
+        while not (log.is_file() and log.read_text() == f"mps {process.pid}\n"):
+            assert time.monotonic() < deadline, "it has not begun"
+            time.sleep(0.02)
+        process.terminate()
+        assert process.stdout is not None
+        assert process.stdout.read() == ""
 
 
 def test_a_daemon_that_is_started_anew_finds_its_folders_there(path: str, tmp_path: Path) -> None:
