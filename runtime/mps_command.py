@@ -37,7 +37,7 @@ def mps_starts(
     """Whether this run has a daemon of its own; with ``auto`` where it can have one and there is none already."""
     if settings.nvidia_mps == "auto":
         return mps_problem(environ, dev) is None and not (others / "control").exists()
-    return settings.nvidia_mps == "1"
+    return settings.nvidia_mps == "true"
 
 
 def mps_variables(settings: RuntimeSettings, run_dir: Path) -> dict[str, str]:

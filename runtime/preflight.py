@@ -83,7 +83,7 @@ def service_checks(settings: RuntimeSettings, environ: Mapping[str, str]) -> Ite
     for name, address, port in _listeners(settings):
         yield Check(name, lambda name=name, address=address, port=port: _named(name, port_problem(address, port)))  # type: ignore[misc]
     yield Check("ports", lambda: same_port_problem(settings))
-    if settings.nvidia_mps == "1":
+    if settings.nvidia_mps == "true":
         yield Check("mps", lambda: mps_problem(environ))
     if settings.web_page:
         yield Check("web page", lambda: web_page_problem(settings.root))

@@ -15,8 +15,8 @@ DEFAULT_MODEL_ID = "bundled:smollm2"
 LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = "0.0.0.0"
 
+Switch = Literal["auto", "true", "false"]
 UseVllm = Literal["auto", "true", "false", "echo"]
-NvidiaMps = Literal["0", "1", "auto"]
 _YES = ("true", "1", "yes", "on")
 _NO = ("false", "0", "no", "off")
 
@@ -54,7 +54,7 @@ class RuntimeSettings:
     triton_max_restarts: int
     """As many ends of Triton are put up with within the window; one more, and the service is given up."""
     triton_restart_window_s: float
-    nvidia_mps: NvidiaMps
+    nvidia_mps: Switch
     """Whether supervisord starts NVIDIA's MPS daemon too, for the engines of a GPU to compute at the same moment.
 
     ``auto``, the default: where there can be one, and only for engines that share a GPU.
@@ -93,7 +93,7 @@ class RuntimeSettings:
             watchdog_stall_s=_seconds(environ, "WATCHDOG_STALL_S", 120.0, zero=False),
             triton_max_restarts=_count(environ, "TRITON_MAX_RESTARTS", 5),
             triton_restart_window_s=_seconds(environ, "TRITON_RESTART_WINDOW_S", 1800.0, zero=False),
-            nvidia_mps=_nvidia_mps(environ),
+            nvidia_mps=_switch(environ, "NVIDIA_MPS", "0, 1 or auto"),
             web_page=_flag(environ, "WEBUI"),
             web_page_address=_text(environ, "WEBUI_ADDRESS") or LOOPBACK,
             web_page_port=_port(environ, "WEBUI_PORT", 7860),
@@ -188,25 +188,19 @@ def _flag(environ: Mapping[str, str], name: str) -> bool:
     return text.lower() in _YES
 
 
-def _nvidia_mps(environ: Mapping[str, str]) -> NvidiaMps:
-    text = (_text(environ, "NVIDIA_MPS") or "auto").lower()
+def _switch(environ: Mapping[str, str], name: str, allowed: str) -> Switch:
+    """``auto`` where it is not set."""
+    text = (_text(environ, name) or "auto").lower()
     if text == "auto":
         return "auto"
-    if text in _YES:
-        return "1"
-    if text in _NO:
-        return "0"
-    raise BadSetting("NVIDIA_MPS", text, "0, 1 or auto")
-
-
-def _use_vllm(environ: Mapping[str, str]) -> UseVllm:
-    text = (_text(environ, "USE_VLLM") or "auto").lower()
-    if text == "auto":
-        return "auto"
-    if text == "echo":  # the model's development backend, which answers with the prompt itself
-        return "echo"
     if text in _YES:
         return "true"
     if text in _NO:
         return "false"
-    raise BadSetting("USE_VLLM", text, "auto, true or false")
+    raise BadSetting(name, text, allowed)
+
+
+def _use_vllm(environ: Mapping[str, str]) -> UseVllm:
+    if (_text(environ, "USE_VLLM") or "").lower() == "echo":  # answers with the prompt itself, for development
+        return "echo"
+    return _switch(environ, "USE_VLLM", "auto, true or false")

@@ -73,10 +73,16 @@ def default_model(request: pytest.FixtureRequest, shared_dir: Path | None) -> Pa
     return folder
 
 
+@pytest.fixture(scope="session")
+def is_quick(default_model: Path) -> bool:
+    """Whether that model's steps take two cores milliseconds; with many rows the bundled one's take seconds."""
+    return default_model.name == "course-qa"
+
+
 @pytest.fixture
-def stack(stacks: Stacks, default_model: Path) -> Stack:
+def stack(stacks: Stacks, default_model: Path, is_quick: bool) -> Stack:
     """The service with whatever model there is."""
-    name = "course-qa" if default_model.name == "course-qa" else "bundled-vllm"
+    name = "course-qa" if is_quick else "bundled-vllm"
     return stacks.get(name, {"MODEL_DIR": str(default_model)})
 
 

@@ -7,7 +7,6 @@ import contextlib
 import json
 import queue
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,9 +98,9 @@ async def assert_free(stack: Stack, within_s: float = GONE_WITHIN_S) -> None:
 
 
 @pytest.fixture
-def many_gone_within_s(default_model: Path) -> float:
+def many_gone_within_s(is_quick: bool) -> float:
     """How soon many rows are gone: the step that is under way is finished first."""
-    return GONE_WITHIN_S if default_model.name == "course-qa" else GONE_WITHIN_LONG_STEPS_S
+    return GONE_WITHIN_S if is_quick else GONE_WITHIN_LONG_STEPS_S
 
 
 ways = pytest.mark.parametrize("way", ["cancel", "close_channel"])

@@ -198,13 +198,15 @@ def answers_in_two_languages(stack: Stack, backend: str) -> None:
     assert streamed.joined() == infer(stack.grpc_address, inputs).joined() != ""
 
 
-def test_drain_finishes_running_requests_and_refuses_new_ones(default_model: Path, tmp_path: Path, stacks: Any) -> None:
+def test_drain_finishes_running_requests_and_refuses_new_ones(
+    default_model: Path, is_quick: bool, tmp_path: Path, stacks: Any
+) -> None:
     """SIGTERM under load: what runs is answered, what comes is told 503, the exit code is 0, nothing is left."""
     stacks.stop()
     stack = Stack.start({"MODEL_DIR": str(default_model), "SHUTDOWN_GRACE_S": "60"}, tmp_path / "log")
     try:
         with ThreadPoolExecutor(4) as clients:
-            tokens = 1500 if default_model.name == "course-qa" else 300  # some seconds
+            tokens = 1500 if is_quick else 300  # some seconds
             options = {"max_new_tokens": tokens, "ignore_eos": True, "system_prompt": "s"}
             running = [clients.submit(stack.predict, f"{n}?", **options) for n in range(4)]
             stack.wait_for(lambda: requests_in_engines(stack.grpc_address) == 4, 20, "working")

@@ -68,12 +68,13 @@ class Generator:
         """Yield finished rows: all in the call's order, or, for ``partial``, groups in the order they finish."""
         finished = FinishedPrompts()
         runs: list[PromptRun] = []
+        priority = _priority(call)
         try:
             async for position, item in self._made(call):
                 if isinstance(item, ModelError):
                     finished.add(FinishedPrompt(position, None, error=item))
                     continue
-                runs.append(run := self._begin(position, item, _priority(call), finished))
+                runs.append(run := self._begin(position, item, priority, finished))
                 if call.row_key:
                     call.cancellable_rows.add(position, partial(_give_up, run, position, finished))
             remaining = len(call.inputs)

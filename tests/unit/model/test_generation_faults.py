@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -136,9 +137,9 @@ async def test_partial_groups_hold_what_is_finished_and_every_row_once(
 # Cancellation
 
 
-@pytest.mark.parametrize("flags", [{}, {"partial": True}, {"stream": True}])
+@pytest.mark.parametrize("flags", [{}, {"partial": True}, {"stream": True}, {"partial": True, "row_key": "k1"}])
 async def test_cancelling_the_reader_cancels_every_prompt(
-    generator: Generator, engine: ScriptedEngine, flags: dict[str, bool]
+    generator: Generator, engine: ScriptedEngine, flags: dict[str, Any]
 ) -> None:
     engine.answer = for_ever
     reader = asyncio.ensure_future(groups(generator, call(["a"] * 100, **flags)))

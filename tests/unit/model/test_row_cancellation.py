@@ -118,18 +118,6 @@ async def test_rows_may_be_cancelled_before_they_begin(
     assert engine.running == 0
 
 
-async def test_the_whole_call_can_still_be_cancelled(generator: Generator, engine: ScriptedEngine) -> None:
-    engine.answer = for_ever
-    running = generator.run(call(["a", "b"], partial=True, row_key="k1"))
-    collecting = asyncio.ensure_future(anext(running))
-    await until(lambda: engine.running == 2)
-    collecting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await collecting
-    await until(lambda: engine.running == 0)
-    assert engine.aborted == 2
-
-
 # Service
 
 

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from runtime.settings import PROJECT_ROOT, RuntimeSettings
 from runtime.triton_command import triton_environment
 from runtime.triton_runtime import TritonRuntime
 from tests.fakes.programs import write_program
+from tests.unit.model.running import wait_until
 
 FAKE = PROJECT_ROOT / "tests/fakes/mps_control.py"
 ON = RuntimeSettings.from_env({"NVIDIA_MPS": "1"})
@@ -44,12 +44,17 @@ def dev(tmp_path: Path) -> Path:
     return tmp_path / "dev"
 
 
+def become_daemon(run_dir: Path, **environ: str) -> subprocess.Popen[str]:
+    """The command as supervisord runs it."""
+    command = [sys.executable, "-m", "runtime", "mps"]
+    environ = {RUN_DIR_VARIABLE: str(run_dir), **environ}
+    return subprocess.Popen(command, cwd=PROJECT_ROOT, env=environ, stdout=subprocess.PIPE, text=True)
+
+
 @contextmanager
 def daemon(run_dir: Path, **environ: str) -> Iterator[subprocess.Popen[str]]:
-    """The command as supervisord runs it, once the daemon is there."""
-    command = [sys.executable, "-m", "runtime", "mps"]
-    environ = {RUN_DIR_VARIABLE: str(run_dir), "LOG_LEVEL": "debug", **environ}
-    with subprocess.Popen(command, cwd=PROJECT_ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
+    """The daemon, once it is there."""
+    with become_daemon(run_dir, LOG_LEVEL="debug", **environ) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == f"mps {process.pid}\n"
@@ -123,14 +128,9 @@ def test_the_daemon_runs_in_the_foreground_in_folders_of_this_run(path: str, tmp
 
 
 def test_what_it_says_is_kept_in_a_file_unless_all_is_wanted(path: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "runtime", "mps"]
-    environ = {RUN_DIR_VARIABLE: str(tmp_path), "PATH": path}
     log = tmp_path / "mps-log/daemon.log"
-    with subprocess.Popen(command, cwd=PROJECT_ROOT, env=environ, stdout=subprocess.PIPE, text=True) as process:
-        deadline = time.monotonic() + 20
-        while not (log.is_file() and log.read_text() == f"mps {process.pid}\n"):
-            assert time.monotonic() < deadline, "it has not begun"
-            time.sleep(0.02)
+    with become_daemon(tmp_path, PATH=path) as process:
+        wait_until(lambda: log.is_file() and log.read_text() == f"mps {process.pid}\n", 20)
         process.terminate()
         assert process.stdout is not None
         assert process.stdout.read() == ""

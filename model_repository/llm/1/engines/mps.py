@@ -33,16 +33,6 @@ def mps_environ(environ: Mapping[str, str]) -> dict[str, str]:
     return {PIPES: environ[OFFER]} if environ.get(OFFER) else {}
 
 
-def mps_works(environ: Mapping[str, str], probe: Probe | None = None, wait_s: float = _DAEMON_S) -> bool:
-    """Whether a CUDA program runs with this environment, which names a daemon; the log says why not."""
-    problem = _no_daemon(Path(environ[PIPES]), wait_s) or (probe or cuda_problem)(environ)
-    if problem is None:
-        logger.info("the engines of a GPU share it through NVIDIA's MPS")
-    else:
-        logger.warning("the engines of a GPU compute in turns: NVIDIA's MPS cannot be used: %s", problem)
-    return problem is None
-
-
 def cuda_problem(environ: Mapping[str, str], program: str = _PROBE) -> str | None:
     """What keeps a small CUDA program from running with this environment, in one line."""
     try:
@@ -53,6 +43,16 @@ def cuda_problem(environ: Mapping[str, str], program: str = _PROBE) -> str | Non
         return str(exc).splitlines()[0]
     last_line = (done.stderr.decode(errors="replace").strip().splitlines() or [""])[-1]
     return None if done.returncode == 0 else f"a CUDA program ended with status {done.returncode} {last_line}".strip()
+
+
+def mps_works(environ: Mapping[str, str], probe: Probe = cuda_problem, wait_s: float = _DAEMON_S) -> bool:
+    """Whether a CUDA program runs with this environment, which names a daemon; the log says why not."""
+    problem = _no_daemon(Path(environ[PIPES]), wait_s) or probe(environ)
+    if problem is None:
+        logger.info("the engines of a GPU share it through NVIDIA's MPS")
+    else:
+        logger.warning("the engines of a GPU compute in turns: NVIDIA's MPS cannot be used: %s", problem)
+    return problem is None
 
 
 def _no_daemon(pipes: Path, wait_s: float) -> str | None:
