@@ -208,7 +208,3 @@ class MetricFamily:
         found = [m for (n, has), m in cls.series.items() if n == name and set(labels.items()) <= has]
         assert len(found) < 2, f"{name} {labels} is more than one series"
         return found[0].value() if found else None
-
-
-def get_input_tensor_by_name(request: FakeRequest, name: str) -> Tensor | None:
-    return next((tensor for tensor in request.inputs() if tensor.name() == name), None)

@@ -23,7 +23,8 @@ from .prompts import SLICE, Prompt, PromptBuilder
 from .rows import InferenceCall, Row
 from .tokenization import Tokenization
 
-_PARTIAL_INTERVAL_S = 0.05  # finished rows of a partial call wait this long for others
+_PARTIAL_INTERVAL_S = 0.02  # finished rows of a partial call wait this long for others
+_PARTIAL_ROWS = 128  # at most, in one response: the caller reads some while the next are decoded
 
 SINGLE, BATCH = 0, 1  # priorities: single prompts go before the waiting rows of a large batch
 
@@ -81,7 +82,10 @@ class Generator:
             while remaining:
                 group = await finished.group(remaining, _interval_s(call))
                 remaining -= len(group)
-                yield self._rows(call, group, n)
+                size = _PARTIAL_ROWS if call.partial else len(group)
+                for first in range(0, len(group), size):
+                    yield self._rows(call, group[first : first + size], n)
+                    await asyncio.sleep(0)
         finally:
             for run in runs:
                 run.cancel()

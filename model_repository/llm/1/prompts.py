@@ -45,17 +45,32 @@ class PromptBuilder:
         self._with_stop_ids = lru_cache(maxsize=4096)(self._resolve_stops)
 
     async def build(self, call: InferenceCall) -> AsyncGenerator[list[Prompt | ModelError], None]:
-        """Yield a prompt for each input, or in its place what is wrong with it; in order, a chunk at a time."""
-        for start in range(0, len(call.inputs), CHUNK):
-            inputs, params = call.inputs[start : start + CHUNK], call.params[start : start + CHUNK]
-            if call.is_token_ids:
-                made = [_or_error(self._from_token_ids, raw) for raw in inputs]
-            else:
-                made = await self._from_texts(inputs, call.is_chat)
-            yield [
-                item if isinstance(item, ModelError) else self._check(*item, its_params)
-                for item, its_params in zip(made, params, strict=True)
-            ]
+        """Yield a prompt for each input, or in its place what is wrong with it; in order, a chunk at a time.
+
+        While the caller works on a chunk the next one is rendered and tokenized.
+        """
+        made = await self._make(call, 0)
+        for following in range(CHUNK, len(call.inputs), CHUNK):
+            ahead = asyncio.ensure_future(self._make(call, following))
+            try:
+                yield made
+                made = await ahead
+            finally:
+                ahead.cancel()
+                await asyncio.gather(ahead, return_exceptions=True)
+        yield made
+
+    async def _make(self, call: InferenceCall, start: int) -> list[Prompt | ModelError]:
+        """The chunk of a call's prompts that begins at ``start``."""
+        inputs, params = call.inputs[start : start + CHUNK], call.params[start : start + CHUNK]
+        if call.is_token_ids:
+            made = [_or_error(self._from_token_ids, raw) for raw in inputs]
+        else:
+            made = await self._from_texts(inputs, call.is_chat)
+        return [
+            item if isinstance(item, ModelError) else self._check(*item, its_params)
+            for item, its_params in zip(made, params, strict=True)
+        ]
 
     async def _from_texts(self, inputs: Sequence[bytes], is_chat: bool) -> list[Encoded | ModelError]:
         """Render and tokenize inputs, the tokenizing in one call."""

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from queue import SimpleQueue
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
@@ -97,23 +98,23 @@ class Outbox:
     def __init__(self) -> None:
         self._urgent: deque[Send] = deque()
         self._queue: deque[Send | None] = deque()
-        self._queued = threading.Semaphore(0)
+        self._queued: SimpleQueue[None] = SimpleQueue()  # one item for each that waits; a semaphore wakes more slowly
         self._thread = threading.Thread(target=self._run, name="responses", daemon=True)
         self._thread.start()
 
     def put(self, send: Send, *, urgent: bool = False) -> None:
         """Queue a call that sends something; the order within each of the two kinds is kept."""
         (self._urgent if urgent else self._queue).append(send)
-        self._queued.release()
+        self._queued.put(None)
 
     def stop(self) -> None:
         """Send what is queued, then end the thread."""
         self._queue.append(None)
-        self._queued.release()
+        self._queued.put(None)
         self._thread.join(timeout=10)
 
     def _next(self) -> Send | None:
-        self._queued.acquire()
+        self._queued.get()
         return self._urgent.popleft() if self._urgent else self._queue.popleft()
 
     def _run(self) -> None:

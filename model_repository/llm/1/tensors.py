@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,13 @@ _KEY_PARAMETER = "row_key"
 _CANCEL_PARAMETER = "cancel_rows"
 _OWN_PARAMETERS = (_INFO_PARAMETER, _TOKEN_IDS_PARAMETER, _KEY_PARAMETER, _CANCEL_PARAMETER)
 _MAX_KEY, _MAX_DIGITS = 128, 10
+
+Tensors = Mapping[str, Any]
+
+
+def by_name(tensors: Sequence[Any]) -> Tensors:
+    """A request's tensors by their names. Triton's own search makes objects of all of them for every name."""
+    return {tensor.name(): tensor for tensor in tensors}
 
 
 def wants_info(request: Any) -> bool:
@@ -53,7 +60,8 @@ def _row_key(fields: dict[str, Any]) -> str:
 
 def read_call(request: Any) -> InferenceCall:
     """Decode one Triton request. Raises :class:`InvalidArgument` for what concerns the request as a whole."""
-    texts, chats = _strings(request, "text_input"), _strings(request, "messages")
+    found = by_name(request.inputs())
+    texts, chats = _strings(found, "text_input"), _strings(found, "messages")
     if (texts is None) == (chats is None):
         given = "both were given" if texts is not None else "neither was given"
         raise InvalidArgument(f"exactly one of the inputs 'text_input' and 'messages' is needed, {given}")
@@ -61,7 +69,7 @@ def read_call(request: Any) -> InferenceCall:
     assert inputs is not None
     if not inputs:
         raise InvalidArgument(f"'{'messages' if texts is None else 'text_input'}' is empty; at least one is needed")
-    stream, partial = _flag(request, "stream") or False, _flag(request, "partial") or False
+    stream, partial = _flag(found, "stream") or False, _flag(found, "partial") or False
     row_key = _row_key(_request_parameters(request))
     if row_key and not partial:
         raise InvalidArgument("'row_key' needs the input 'partial': rows that end alone are answered alone")
@@ -70,18 +78,18 @@ def read_call(request: Any) -> InferenceCall:
         inputs=inputs,
         is_chat=texts is None,
         is_token_ids=texts is not None and bool(_request_parameters(request).get(_TOKEN_IDS_PARAMETER)),
-        params=_read_parameters(request, len(inputs)),
+        params=_read_parameters(request, found, len(inputs)),
         stream=stream,
         partial=partial,
-        echo_input=_echo_input(request, stream, is_chat=texts is None),
-        flags=OutputFlags(*(_flag(request, name) or False for name in OUTPUT_FLAGS)),
+        echo_input=_echo_input(found, stream, is_chat=texts is None),
+        flags=OutputFlags(*(_flag(found, name) or False for name in OUTPUT_FLAGS)),
         row_key=row_key,
     )
 
 
-def _echo_input(request: Any, stream: bool, *, is_chat: bool) -> bool:
+def _echo_input(inputs: Tensors, stream: bool, *, is_chat: bool) -> bool:
     """Whether the prompt goes before the completion: the default for unstreamed ``text_input``, as NVIDIA's."""
-    exclude = _flag(request, "exclude_input_in_output")
+    exclude = _flag(inputs, "exclude_input_in_output")
     if exclude is None:
         return not stream and not is_chat
     if stream and not exclude:
@@ -89,9 +97,9 @@ def _echo_input(request: Any, stream: bool, *, is_chat: bool) -> bool:
     return not exclude
 
 
-def _read_parameters(request: Any, rows: int) -> list[SamplingParameters | InvalidArgument]:
+def _read_parameters(request: Any, inputs: Tensors, rows: int) -> list[SamplingParameters | InvalidArgument]:
     """One item a row; an item that is wrong in a list of N is that row's error, a shared one is the request's."""
-    items = _strings(request, "sampling_parameters")
+    items = _strings(inputs, "sampling_parameters")
     if items is None:
         fields = _request_parameters(request)
         for name in _OWN_PARAMETERS:
@@ -117,12 +125,10 @@ def _request_parameters(request: Any) -> dict[str, Any]:
     return dict(parameters.decode_json(raw.encode(), "request parameters")) if raw and raw != "{}" else {}
 
 
-def _strings(request: Any, name: str) -> list[bytes] | None:
-    tensor = pb_utils.get_input_tensor_by_name(request, name)
-    return None if tensor is None else _as_list(tensor, name)
-
-
-def _as_list(tensor: Any, name: str) -> list[bytes]:
+def _strings(inputs: Tensors, name: str) -> list[bytes] | None:
+    tensor = inputs.get(name)
+    if tensor is None:
+        return None
     array = tensor.as_numpy()
     if array.ndim != 1:
         raise InvalidArgument(f"'{name}' has shape {list(array.shape)}; allowed is [N]")
@@ -130,8 +136,8 @@ def _as_list(tensor: Any, name: str) -> list[bytes]:
     return items
 
 
-def _flag(request: Any, name: str) -> bool | None:
-    tensor = pb_utils.get_input_tensor_by_name(request, name)
+def _flag(inputs: Tensors, name: str) -> bool | None:
+    tensor = inputs.get(name)
     if tensor is None:
         return None
     array = tensor.as_numpy().reshape(-1)

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from llm_model.adapters import Adapters
 from llm_model.engines.base import GenerationRequest, Sample
 from llm_model.engines.pool import EnginePool
 from llm_model.errors import EngineUnavailable, InvalidArgument
 from llm_model.generation import BATCH, SINGLE, Generator, visible_token_ids
 from llm_model.parameters import DEFAULT, SamplingParameters
-from llm_model.prompts import CHUNK
+from llm_model.prompts import CHUNK, PromptBuilder
 from llm_model.rows import InferenceCall
 from llm_model.tokenization import Tokenization
 from tests.unit.model.fake_engines import ScriptedEngine, echo
@@ -59,7 +60,26 @@ async def test_the_engine_is_at_work_before_the_last_texts_are_tokenized(
     counting.encode = noting  # type: ignore[method-assign]
     await rows(generator, call(["text"] * (2 * CHUNK + 1)))
     first, second, third = begun
-    assert first == 0 < second < third <= 2 * CHUNK
+    assert first == 0 < second <= third <= 2 * CHUNK
+
+
+async def test_one_chunk_is_tokenized_ahead_of_the_one_that_is_worked_on(counting: CountingTokenization) -> None:
+    tokenized: list[str] = []
+    encode = counting.encode
+
+    def noting(texts: Any, *, add_special_tokens: bool) -> list[list[int]]:
+        tokenized.append(texts[0])
+        return encode(texts, add_special_tokens=add_special_tokens)
+
+    counting.encode = noting  # type: ignore[method-assign]
+    chunks = PromptBuilder(counting, MAX_MODEL_LEN, Adapters()).build(call([f"{place}" for place in range(4 * CHUNK)]))
+    for number in (1, 2, 3):
+        await anext(chunks)
+        await asyncio.sleep(0.05)
+        assert len(tokenized) == number + 1
+    await chunks.aclose()
+    assert tokenized == [str(number * CHUNK) for number in range(4)]
+    assert len(asyncio.all_tasks()) == 1
 
 
 async def test_rows_count_their_tokens(generator: Generator, tokenization: Tokenization) -> None:

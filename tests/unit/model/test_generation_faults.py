@@ -134,6 +134,14 @@ async def test_partial_groups_hold_what_is_finished_and_every_row_once(
     assert sorted(index for group in seen for index in group) == [0, 1, 2, 3, 4]
 
 
+async def test_a_large_group_is_sent_in_parts_of_which_the_caller_reads_some_while_others_are_made(
+    generator: Generator,
+) -> None:
+    found = [[row.index for row in group] async for group in generator.run(call(["a"] * 300, partial=True))]
+    assert max(map(len, found)) <= 128
+    assert sorted(index for group in found for index in group) == list(range(300))
+
+
 # Cancellation
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from llm_model.engines.gpus import Gpu
+from llm_model.engines.places import kept_for_singles
 from llm_model.engines.plan import Facts, Plan, make_plan
 from llm_model.engines.selection import memory_nodes
 from llm_model.settings import ModelSettings
@@ -137,6 +138,12 @@ def test_several_engines_take_a_thousand_prompts_together() -> None:
         assert found["max_cudagraph_capture_size"] == 1040
         assert found["max_num_seqs"] * count >= 1024
     assert options(gpu_plan(SMALL, VLLM_MAX_NUM_SEQS="64"))["max_num_seqs"] == 64
+
+
+def test_four_thousand_rows_that_are_shared_out_unevenly_still_run_at_once_on_two_gpus() -> None:
+    plan = gpu_plan(SMALL, (H100, Gpu("1", 80 * GIB)))
+    places = options(plan)["max_num_seqs"]
+    assert places - kept_for_singles(places) >= 1.05 * 4096 / len(plan.engines)
 
 
 def test_an_engine_on_a_gpu_has_one_thread_unless_told_otherwise() -> None:

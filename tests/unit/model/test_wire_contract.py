@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import triton_python_backend_utils as pb_utils
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
@@ -36,13 +35,14 @@ def type_name(value: int) -> str:
 def wanted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names that reading a call looks for."""
     names: list[str] = []
-    find = pb_utils.get_input_tensor_by_name
 
-    def note(request: FakeRequest, name: str) -> Any:
-        names.append(name)
-        return find(request, name)
+    class Noting(dict[str, Any]):
+        def get(self, name: str, default: Any = None) -> Any:
+            names.append(name)
+            return super().get(name, default)
 
-    monkeypatch.setattr(pb_utils, "get_input_tensor_by_name", note)
+    by_name = tensors.by_name
+    monkeypatch.setattr(tensors, "by_name", lambda found: Noting(by_name(found)))
     tensors.read_call(FakeRequest([strings("text_input", ["a"])]))
     return names
 
