@@ -60,6 +60,14 @@ class NvidiaBackendPeer(Started):
 
         self._tokenizer = AutoTokenizer.from_pretrained(self._options["model"])
         self._folder = Path(tempfile.mkdtemp(prefix="benchmark-triton-"))
+        try:
+            self._start()
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+        return self
+
+    def _start(self) -> None:
         settings = RuntimeSettings.from_env(os.environ)
         python = Interpreter.running()
         runtime = obtain(settings, os.environ, python)
@@ -70,7 +78,6 @@ class NvidiaBackendPeer(Started):
         command += [f"--backend-directory={self._folder}/backends", "--allow-grpc=false", "--allow-metrics=false"]
         self._program = Program(command, triton_environment({**os.environ, **self._environ}, settings, runtime, python))
         self._wait_until_up(f"{self.url}/v2/health/ready")
-        return self
 
     def _lay_out(self, backends: Path) -> None:
         # Copies: Triton refuses a backend whose files are elsewhere.

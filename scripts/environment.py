@@ -196,7 +196,7 @@ def fingerprint(lists: Sequence[str]) -> str:
 
 def detect_accelerator() -> Accelerator:
     """Return ``cuda`` on a machine with an NVIDIA driver and device, else ``cpu``."""
-    return "cuda" if Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi") else "cpu"
+    return "cuda" if any(Path("/dev").glob("nvidia[0-9]*")) or shutil.which("nvidia-smi") else "cpu"
 
 
 def last_line(text: str | None) -> str | None:

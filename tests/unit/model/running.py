@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +103,3 @@ def only_error(responses: Sequence[InferenceResponse]) -> tuple[int, str]:
     """Code and message of the one response there is."""
     (response,) = responses
     return error_of(response)
-
-
-def wait_until(condition: Callable[[], object], timeout_s: float = 5.0) -> None:
-    """Poll from outside the service's threads until the condition holds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.005)

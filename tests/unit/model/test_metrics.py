@@ -11,7 +11,7 @@ import pytest
 from llm_model.engines.stats import COUNTERS, GAUGES, HISTOGRAMS, EngineStats, Histogram
 from llm_model.metrics import MetricsPublisher
 from tests.fakes.triton_python_backend_utils import MetricFamily
-from tests.unit.model.running import wait_until
+from tests.waiting import wait_until
 
 LABELS = {"model": "llm", "version": "1"}
 FIRST_TOKEN = "vllm:time_to_first_token_seconds"

@@ -11,7 +11,7 @@ import triton_python_backend_utils as pb_utils
 
 from llm_model.responder import CancellationWatcher, Outbox, ResponseStream
 from tests.fakes.triton_python_backend_utils import FakeResponseSender
-from tests.unit.model.running import wait_until
+from tests.waiting import wait_until
 
 
 @pytest.fixture

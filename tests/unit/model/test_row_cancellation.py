@@ -18,7 +18,8 @@ from llm_model.rows import Row
 from llm_model.service import ModelService
 from tests.unit.model.fake_engines import ScriptedEngine, echo, for_ever, until
 from tests.unit.model.generating import call, errors
-from tests.unit.model.running import answer, only_error, request, rows_of, wait_until
+from tests.unit.model.running import answer, only_error, request, rows_of
+from tests.waiting import wait_until
 
 KEY = {"row_key": "k1"}
 

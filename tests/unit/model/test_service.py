@@ -193,7 +193,7 @@ def test_a_caller_whose_request_runs_at_the_end_is_told(
     start_service: Callable[..., ModelService], model_folder: Path
 ) -> None:
     from tests.unit.model.fake_engines import ScriptedEngine, for_ever
-    from tests.unit.model.running import wait_until
+    from tests.waiting import wait_until
 
     engine = ScriptedEngine()
     service = start_service(engine)

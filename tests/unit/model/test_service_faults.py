@@ -14,7 +14,8 @@ from llm_model.engines.base import EngineStatus, GenerationRequest, Sample
 from llm_model.errors import EngineUnavailable, GenerationFailed, StartupError
 from llm_model.service import ModelService
 from tests.unit.model.fake_engines import ScriptedEngine, echo, for_ever, raising
-from tests.unit.model.running import answer, error_of, only_error, request, rows_of, texts_of, wait_until
+from tests.unit.model.running import answer, error_of, only_error, request, rows_of, texts_of
+from tests.waiting import wait_until
 
 StartService = Callable[..., ModelService]
 CODES = pb_utils.TritonError

@@ -4,6 +4,8 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from runtime.devices import gpu_present
 from runtime.limits import MIB, open_files_problem, shm_problem
 
@@ -45,7 +47,8 @@ def test_too_few_open_files() -> None:
     assert open_files_problem(resource.RLIM_INFINITY) is None
 
 
-def test_a_gpu_is_told_by_its_device(tmp_path: Path) -> None:
+@pytest.mark.parametrize("device, seen", [("nvidia0", True), ("nvidia3", True), ("mxcd", True), ("nvidiactl", False)])
+def test_a_gpu_is_told_by_its_device(tmp_path: Path, device: str, seen: bool) -> None:
     assert not gpu_present(tmp_path)
-    (tmp_path / "mxcd").touch()
-    assert gpu_present(tmp_path)
+    (tmp_path / device).touch()
+    assert gpu_present(tmp_path) is seen

@@ -22,7 +22,7 @@ from runtime.settings import PROJECT_ROOT, RuntimeSettings
 from runtime.triton_command import triton_environment
 from runtime.triton_runtime import TritonRuntime
 from tests.fakes.programs import write_program
-from tests.unit.model.running import wait_until
+from tests.waiting import wait_until
 
 FAKE = PROJECT_ROOT / "tests/fakes/mps_control.py"
 ON = RuntimeSettings.from_env({"NVIDIA_MPS": "1"})
