@@ -30,7 +30,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(128 + signum))  # the peers are stopped then
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("suite", choices=("cpu", "gpu"))
-    parser.add_argument("--part", action="append", choices=tuple(gpu.PARTS), help="of the GPU's; may be repeated")
+    parser.add_argument("--part", action="append", choices=tuple(gpu.BY_NAME), help="of the GPU's; may be repeated")
     parser.add_argument("--url", help="another server with OpenAI's API, to be measured too")
     parser.add_argument("--model", default="", help="the model's name there")
     parser.add_argument("--rounds", type=int, default=2, help="how often each program is started")

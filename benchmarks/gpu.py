@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from benchmarks import gpu_peers, scaling
+from benchmarks import gpu_peers, scaling, variants
 from benchmarks.gpu_jobs import batch, questions, singles
 from benchmarks.gpu_peers import API_SERVER, IN_PROCESS, NVIDIA, OURS, STOCK, TUNED, WITHOUT_MPS
 from benchmarks.peers import Server, UrlPeer
@@ -24,7 +24,7 @@ Figures = dict[str, Figure]
 def run(report: Report, plan: Plan, others: Sequence[Server], parts: Sequence[str]) -> None:
     """Measure these parts."""
     for part in parts:
-        PARTS[part](report, plan, others)
+        BY_NAME[part](report, plan, others)
 
 
 def batches(report: Report, plan: Plan, others: Sequence[Server] = ()) -> None:
@@ -112,3 +112,4 @@ PARTS: dict[str, Callable[[Report, Plan, Sequence[Server]], None]] = {
     "large-model": large_model,
     **scaling.PARTS,
 }
+BY_NAME = {**PARTS, **variants.PARTS}  # these only when named: they take half an hour a shape

@@ -23,3 +23,12 @@ def batch(what: str, count: int) -> Job:
 def singles(what: str, count: int, clients: int) -> Job:
     """So many single prompts of exact length from so many clients."""
     return Job(what, "tokens/s", TOKENS, questions(count), clients)
+
+
+def shape_jobs(shape: str) -> list[Job]:
+    """What tells how well the engines of a model of this shape are set."""
+    return [
+        batch(f"batch of 1,024, {shape}", 1024),
+        batch(f"batch of 4,096, {shape}", 4096),
+        singles(f"256 clients, {shape}", 1024, clients=256),
+    ]

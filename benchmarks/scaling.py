@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks import gpu_peers
-from benchmarks.gpu_jobs import TOKENS, batch, questions, singles
+from benchmarks.gpu_jobs import TOKENS, batch, questions, shape_jobs, singles
 from benchmarks.gpu_peers import OURS
 from benchmarks.peers import Server
 from benchmarks.results import Report
@@ -23,11 +23,7 @@ def engines(shape: str, report: Report, plan: Plan, others: Sequence[Server] = (
     """Engines on one GPU for a size of model, with and without MPS. What ``auto`` chooses is read off here."""
     del others
     model = gpu_peers.model_of(shape)
-    jobs = [
-        batch(f"batch of 1,024, {shape}", 1024),
-        batch(f"batch of 4,096, {shape}", 4096),
-        singles(f"256 clients, {shape}", 1024, clients=256),
-    ]
+    jobs = shape_jobs(shape)
     for name, more in gpu_peers.ways():
         found: dict[str, dict[float, list[float]]] = {job.what: {} for job in jobs}
         for count in ENGINE_COUNTS[shape]:

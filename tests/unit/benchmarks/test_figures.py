@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from benchmarks import shapes, workload
+from benchmarks import gpu, shapes, workload
 from benchmarks.errors import PeerFailed
 from benchmarks.http_client import Address, Connection, ask_all, request
 from benchmarks.results import Report, ratio
 from benchmarks.side_by_side import Job, Latency, Plan, measure, report_all
+from benchmarks.variants import VARIANTS
+from benchmarks.workload import ROOT
+from llm_model.settings import ModelSettings
 
 
 class FakePeer:
@@ -180,3 +183,15 @@ def test_shapes_are_told_as_vllm_reads_them() -> None:
     told = shapes.config("0.5B", {"eos_token_id": 2, "bos_token_id": None})
     assert (told["num_hidden_layers"], told["hidden_size"], told["eos_token_id"]) == (24, 896, 2)
     assert "bos_token_id" not in told
+
+
+@pytest.mark.parametrize("settings", VARIANTS.values(), ids=VARIANTS)
+def test_a_variant_sets_what_the_service_or_vllm_reads(settings: dict[str, str]) -> None:
+    (name,) = settings
+    assert f"`{name}`" in (ROOT / "README.md").read_text(encoding="utf-8") or name == "VLLM_USE_V2_MODEL_RUNNER"
+    ModelSettings.from_env(settings)
+
+
+def test_the_default_run_has_no_variants() -> None:
+    assert not [part for part in gpu.PARTS if part.startswith("variants")]
+    assert set(gpu.BY_NAME) - set(gpu.PARTS) == {"variants-0.5B", "variants-1.7B", "variants-4B"}
