@@ -22,14 +22,16 @@ def gpu_plan(
     weights: int = SMALL,
     gpus: tuple[Gpu, ...] = (H100,),
     release: tuple[int, ...] = (0, 32),
+    cpus: float | None = None,
     **environ: str,
 ) -> Plan:
     settings = ModelSettings.from_env(environ)
-    return make_plan(settings, Facts("gpu", gpus, weights, release, range(16), environ))
+    return make_plan(settings, Facts("gpu", gpus, weights, release, range(16), environ, cpus=cpus))
 
 
-def cpu_plan(cores: int = 2, nodes: int = 1, **environ: str) -> Plan:
-    return make_plan(ModelSettings.from_env(environ), Facts("cpu", (), SMALL, (0, 32), range(cores), environ, nodes))
+def cpu_plan(cores: int = 2, nodes: int = 1, cpus: float | None = None, **environ: str) -> Plan:
+    facts = Facts("cpu", (), SMALL, (0, 32), range(cores), environ, nodes, cpus)
+    return make_plan(ModelSettings.from_env(environ), facts)
 
 
 def options(plan: Plan) -> dict[str, Any]:
@@ -52,6 +54,15 @@ def test_a_small_model_has_several_engines_on_a_gpu(weights: int, count: int) ->
 @pytest.mark.parametrize("memory, count", [(80, 4), (40, 4), (24, 3), (16, 2), (8, 1)])
 def test_there_are_fewer_where_the_memory_does_not_hold_them(memory: int, count: int) -> None:
     assert len(gpu_plan(SMALL, (Gpu("0", memory * GIB),)).engines) == count
+
+
+@pytest.mark.parametrize(
+    "cpus, gpus, count", [(16, 1, 4), (16, 2, 4), (8, 1, 4), (7.5, 1, 3), (8, 2, 2), (2, 1, 1), (0.5, 1, 1)]
+)
+def test_there_are_fewer_where_the_cores_do_not_feed_them(cpus: float, gpus: int, count: int) -> None:
+    plan = gpu_plan(SMALL, tuple(Gpu(str(number), 80 * GIB) for number in range(gpus)), cpus=cpus)
+    assert len(plan.engines) == gpus * count
+    assert len(gpu_plan(SMALL, cpus=cpus, ENGINES_PER_GPU="4").engines) == 4
 
 
 def test_a_gpu_that_does_not_tell_its_memory_has_one_engine_unless_told_otherwise() -> None:
@@ -165,6 +176,17 @@ def test_several_engines_on_a_cpu_share_its_cores() -> None:
     assert threads(cpu_plan(5, ENGINES_PER_GPU="2")) == ["2", "3"]
     assert threads(cpu_plan(1, ENGINES_PER_GPU="2")) == [None, None]
     assert threads(cpu_plan(8, ENGINES_PER_GPU="2", OMP_NUM_THREADS="8")) == [None, None]
+
+
+def test_engines_on_a_cpu_keep_within_a_containers_limit() -> None:
+    def threads(plan: Plan) -> list[str | None]:
+        return [engine.environ.get("OMP_NUM_THREADS") for engine in plan.engines]
+
+    assert threads(cpu_plan(8, cpus=8)) == [None]
+    assert threads(cpu_plan(8, cpus=2.5)) == ["2"]
+    assert threads(cpu_plan(8, cpus=0.5)) == ["1"]
+    assert threads(cpu_plan(8, cpus=4, ENGINES_PER_GPU="2")) == ["2", "2"]
+    assert threads(cpu_plan(8, cpus=2, OMP_NUM_THREADS="8")) == [None]
 
 
 def cores_of(plan: Plan) -> list[str | None]:

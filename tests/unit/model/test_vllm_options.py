@@ -162,15 +162,15 @@ def test_blank_visible_devices_are_removed(devices: str, kept: bool) -> None:
 
 
 def prepared(
-    environ: dict[str, str], device_root: Path = Path("/dev"), cores: int = 8, **settings: str
+    environ: dict[str, str], device_root: Path = Path("/dev"), cpus: float = 8, **settings: str
 ) -> dict[str, str]:
-    prepare_environment(ModelSettings.from_env(settings), environ, device_root, cores)
+    prepare_environment(ModelSettings.from_env(settings), environ, device_root, cpus)
     return environ
 
 
-@pytest.mark.parametrize("cores, told", [(1, "false"), (2, "false"), (3, "true"), (64, "true")])
-def test_few_cores_are_not_shared_out_among_the_tokenizers_threads(cores: int, told: str) -> None:
-    assert prepared({}, cores=cores)["TOKENIZERS_PARALLELISM"] == told
+@pytest.mark.parametrize("cpus, told", [(1, "false"), (2, "false"), (2.5, "true"), (3, "true"), (64, "true")])
+def test_few_cores_are_not_shared_out_among_the_tokenizers_threads(cpus: float, told: str) -> None:
+    assert prepared({}, cpus=cpus)["TOKENIZERS_PARALLELISM"] == told
 
 
 def test_the_environment_is_offline_quiet_and_without_usage_reports() -> None:

@@ -21,6 +21,9 @@ from .vllm_options import Device
 _GIB = 1 << 30
 # Weights up to this size: so many engines a GPU.
 _AUTO = ((3 * _GIB // 2, 4), (9 * _GIB // 2, 2))
+# An engine of a small model fills one core while it computes, and more at its start, while it compiles; gateway, Triton
+# and its model want some, too. The figures above are of 16 cores for a GPU.
+_CPUS_AN_ENGINE = 2
 _GPU_SHARE = 0.9
 _METAX_SHARE = 0.6  # its driver and its maths library hold memory that vLLM does not count
 # Activations and logits of a step, captured graphs, the CUDA context: what an engine takes beside weights and KV cache.
@@ -44,7 +47,8 @@ _PROCESSES = "VLLM_ENABLE_V1_MULTIPROCESSING"  # unless "0", vLLM's CPU platform
 class Facts:
     """What the plan is made from. ``release`` is vLLM's; ``cores`` are those this process may use.
 
-    ``memory_nodes`` is how many parts the memory has that are near to some of the cores only (NUMA).
+    ``memory_nodes`` is how many parts the memory has that are near to some of the cores only (NUMA), ``cpus`` how many
+    cores' time may be used where that is less than all of theirs.
     """
 
     device: Device
@@ -54,6 +58,7 @@ class Facts:
     cores: Sequence[int]
     environ: Mapping[str, str] = field(default_factory=dict)
     memory_nodes: int = 1
+    cpus: float | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def make_plan(settings: ModelSettings, facts: Facts, kind: str = "vllm") -> Plan
     if facts.device == "cpu":
         return _on_cpu(settings, facts, kind)
     groups = _groups(facts.gpus, settings.tensor_parallel_size)
-    count = settings.engines_per_gpu or _auto_count(settings, facts, groups[0])
+    count = settings.engines_per_gpu or _auto_count(settings, facts, groups)
     options = [_gpu_options(settings, facts, group, count) for group in groups]
     # Number by number over all GPUs: engines that must not start together on one GPU may do so on several.
     engines = [
@@ -111,8 +116,11 @@ def _on_cpu(settings: ModelSettings, facts: Facts, kind: str) -> Plan:
 
 def _in_one_process(name: str, cores: Sequence[int], facts: Facts) -> PlannedEngine:
     environ = {_PROCESSES: "0"}
-    if 0 < len(cores) < len(facts.cores) and not facts.environ.get("OMP_NUM_THREADS"):
-        environ["OMP_NUM_THREADS"] = str(len(cores))  # several engines would each take all cores
+    threads = len(cores)
+    if facts.cpus is not None and facts.cpus < len(facts.cores):  # more threads would wait for each other, held up
+        threads = min(threads, max(1, int(facts.cpus * len(cores) / len(facts.cores))))
+    if 0 < threads < len(facts.cores) and not facts.environ.get("OMP_NUM_THREADS"):
+        environ["OMP_NUM_THREADS"] = str(threads)  # by itself an engine would take all cores
     return PlannedEngine(name, None, {"distributed_executor_backend": "uni"}, environ)
 
 
@@ -162,12 +170,14 @@ def _kv_bytes(settings: ModelSettings, facts: Facts, group: Sequence[Gpu], count
     return int(_share(settings, group) * memory / count) - weights - _RESERVE_BYTES
 
 
-def _auto_count(settings: ModelSettings, facts: Facts, group: Sequence[Gpu]) -> int:
-    """By the size of the weights, fewer where they do not fit; one where it cannot be told."""
+def _auto_count(settings: ModelSettings, facts: Facts, groups: Sequence[Sequence[Gpu]]) -> int:
+    """By the size of the weights, fewer where memory or cores are few; one where it cannot be told."""
     if not facts.weight_bytes:
         return 1
+    cpus = len(facts.cores) if facts.cpus is None else facts.cpus
     count = next((number for limit, number in _AUTO if facts.weight_bytes <= limit), 1)
-    while count > 1 and (_kv_bytes(settings, facts, group, count) or 0) < _LEAST_KV_BYTES:
+    count = max(1, min(count, int(cpus / (_CPUS_AN_ENGINE * len(groups)))))
+    while count > 1 and (_kv_bytes(settings, facts, groups[0], count) or 0) < _LEAST_KV_BYTES:
         count -= 1
     return count
 

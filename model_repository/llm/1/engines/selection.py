@@ -14,6 +14,7 @@ from ..errors import EngineRefused, StartupError
 from ..logs import logger
 from ..settings import ModelSettings
 from ..tokenization import Tokenization, model_max_length
+from .cpu_limit import usable_cpus
 from .gpus import Gpu, visible_gpus
 from .liveness import HangRule
 from .mps import OFFER, PIPES, mps_works
@@ -112,7 +113,9 @@ def _vllm(
     """vLLM's engines, each in a process of its own; this process does not import it."""
     cores = sorted(os.sched_getaffinity(0))
     weights = weight_bytes(settings.model_dir)
-    facts = Facts(device, gpus, weights, installed_release(), cores, os.environ, memory_nodes(cores))
+    facts = Facts(
+        device, gpus, weights, installed_release(), cores, os.environ, memory_nodes(cores), usable_cpus(len(cores))
+    )
     pool = worker_pool(settings, working_plan(settings, facts), VLLM, max_model_len)
 
     def instead(refusal: EngineRefused) -> Backend:

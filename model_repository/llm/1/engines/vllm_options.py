@@ -17,6 +17,7 @@ from typing import Any, Literal
 from ..adapters import Adapters
 from ..logs import logger
 from ..settings import ModelSettings
+from .cpu_limit import usable_cpus
 from .failure_log import configure_logging
 from .gpus import metax_present
 from .speculation import speculative_config
@@ -30,7 +31,7 @@ _MAX_NUM_BATCHED_TOKENS = {"cpu": 4096, "gpu": 16384}
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM has room for
 _MAX_LORAS = 8  # in one step of a GPU; memory is set aside for each
 _DEVICES = Path("/dev")
-_FEW_CORES = 2
+_FEW_CPUS = 2
 _BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
@@ -38,9 +39,14 @@ def prepare_environment(
     settings: ModelSettings,
     environ: MutableMapping[str, str] = os.environ,
     device_root: Path = _DEVICES,
-    cores: int = len(os.sched_getaffinity(0)),
+    cpus: float | None = None,
 ) -> None:
-    """Set what vLLM and transformers read from the environment at import; what the user set stays."""
+    """Set what vLLM and transformers read from the environment at import; what the user set stays.
+
+    ``cpus`` is how many cores' time may be used, which is found out if it is not said.
+    """
+    if cpus is None:
+        cpus = usable_cpus(len(os.sched_getaffinity(0)))
     defaults = {
         "VLLM_LOGGING_LEVEL": settings.vllm_log_level,
         "VLLM_NO_USAGE_STATS": "1",
@@ -51,7 +57,7 @@ def prepare_environment(
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "128",
         # Said either way, else a forked engine switches the batch tokenizer to one core. With two cores, which gateway
         # and Triton want too, its threads made a prompt of a batch a fifth dearer for the stub, and no sooner ready.
-        "TOKENIZERS_PARALLELISM": "true" if cores > _FEW_CORES else "false",
+        "TOKENIZERS_PARALLELISM": "true" if cpus > _FEW_CPUS else "false",
     }
     if () < installed_release() < (0, 11):
         defaults["VLLM_USE_V1"] = "1"  # off the main thread 0.10 would choose the old engine
