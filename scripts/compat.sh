@@ -12,6 +12,7 @@ python=${PYTHON:-$(scripts/find_python.sh)}
 environment=$PWD/.venv-compat-$version-py$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 uv=.venv/bin/uv
 export UV_HTTP_TIMEOUT=600
+export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-1} # as pip does: an organization's own certificates are in the system's store
 
 metadata() { # metadata <field's beginning>: of the vLLM in the environment
     "$environment/bin/python" - "$1" <<'PYTHON'

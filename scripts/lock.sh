@@ -8,6 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../requirements"
 uv=${UV:-../.venv/bin/uv}
+export UV_SYSTEM_CERTS=${UV_SYSTEM_CERTS:-1} # as pip does: an organization's own certificates are in the system's store
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
