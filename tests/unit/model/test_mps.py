@@ -24,7 +24,7 @@ def pipes(tmp_path: Path) -> Path:
 
 
 def facts(weights: int, **environ: str) -> Facts:
-    return Facts("gpu", [Gpu("0", 80 * GIB), Gpu("1", 80 * GIB)], weights, (0, 25), (0, 1), environ)
+    return Facts("gpu", [Gpu("0", 80 * GIB), Gpu("1", 80 * GIB)], weights, (0, 25), range(16), environ)
 
 
 def settings(**environ: str) -> ModelSettings:
