@@ -65,9 +65,14 @@ async def test_a_request_survives_the_death_of_triton(gateway: Gateway, triton: 
     alone = asyncio.create_task(gateway.predict("c"))
     await triton.wait_for_calls(2)
     await triton.stop()
-    await until(lambda: not batch.done() and not alone.done())
-    health = await gateway.client.get("/")
-    assert (health.status_code, health.json()) == (503, {"status": "recovering"})
+
+    async def is_recovering() -> bool:  # once the broken connection has been noticed
+        health = await gateway.client.get("/")
+        return (health.status_code, health.json()) == (503, {"status": "recovering"})
+
+    await until_async(is_recovering)
+    assert not batch.done()
+    assert not alone.done()
     await triton.start()
     assert (await batch).json() == {"response": ["a", "b"]}
     assert (await alone).json() == {"response": "c"}
