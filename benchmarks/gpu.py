@@ -15,7 +15,7 @@ from benchmarks.gpu_jobs import batch, questions, singles
 from benchmarks.gpu_peers import API_SERVER, IN_PROCESS, NVIDIA, OURS, STOCK, TUNED, WITHOUT_MPS
 from benchmarks.peers import Server, UrlPeer
 from benchmarks.results import Figure, Report, ratio
-from benchmarks.side_by_side import Job, Latency, Plan, measure, report_all
+from benchmarks.side_by_side import Job, Latency, Part, Plan, measure, report_all
 
 SINGLES, SINGLE_TOKENS = 100, 16
 Figures = dict[str, Figure]
@@ -105,7 +105,7 @@ def compare(report: Report, target: str, what: str, figures: Figures, ours: str,
         report.judge(target, f"{what}: {ours} over {other}", f"≥ {least:g}", f"{found:.2f}", found >= least)
 
 
-PARTS: dict[str, Callable[[Report, Plan, Sequence[Server]], None]] = {
+PARTS: dict[str, Part] = {
     "batches": batches,
     "start": start,
     "latency": latency,

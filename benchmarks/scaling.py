@@ -12,7 +12,7 @@ from benchmarks.gpu_jobs import TOKENS, batch, questions, shape_jobs, singles
 from benchmarks.gpu_peers import OURS
 from benchmarks.peers import Server
 from benchmarks.results import Report
-from benchmarks.side_by_side import Plan, measure, report_all
+from benchmarks.side_by_side import Part, Plan, measure, report_all
 
 ENGINE_COUNTS = {"0.5B": (1, 2, 3, 4, 5, 6), "1.7B": (1, 2, 3, 4), "4B": (1, 2, 3)}
 CLIENTS = tuple(1 << power for power in range(13))  # 1 to 4,096
@@ -94,7 +94,7 @@ def load(report: Report, plan: Plan, others: Sequence[Server] = ()) -> None:
             report.draw(f"single prompts of 64 tokens, 0.5 B: {what}", peer.name, "clients", unit, values)
 
 
-PARTS: dict[str, Callable[[Report, Plan, Sequence[Server]], None]] = {
+PARTS: dict[str, Part] = {
     "gpus": gpus,
     "tensor-parallel": tensor_parallel,
     "load": load,

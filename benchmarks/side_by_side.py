@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from benchmarks.errors import PeerFailed
-from benchmarks.peers import Peer
+from benchmarks.peers import Peer, Server
 from benchmarks.results import Figure, Report
 from benchmarks.workload import Workload
 
@@ -20,6 +20,10 @@ class Plan:
 
     rounds: int = 2
     repeats: int = 2
+
+
+Part = Callable[[Report, Plan, Sequence[Server]], None]
+"""A part of the GPU's benchmark; the servers are somebody else's, to be measured too."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from benchmarks import gpu_peers
 from benchmarks.gpu_jobs import shape_jobs
 from benchmarks.peers import Server
 from benchmarks.results import Report
-from benchmarks.side_by_side import Plan, measure, report_all
+from benchmarks.side_by_side import Part, Plan, measure, report_all
 
 SHAPES = ("0.5B", "1.7B", "4B")
 
@@ -45,6 +45,4 @@ def variants(shape: str, report: Report, plan: Plan, others: Sequence[Server] = 
     report_all(report, jobs, measure(peers, jobs, plan))
 
 
-PARTS: dict[str, Callable[[Report, Plan, Sequence[Server]], None]] = {
-    f"variants-{shape}": partial(variants, shape) for shape in SHAPES
-}
+PARTS: dict[str, Part] = {f"variants-{shape}": partial(variants, shape) for shape in SHAPES}

@@ -84,8 +84,9 @@ class Generator:
                 remaining -= len(group)
                 size = _PARTIAL_ROWS if call.partial else len(group)
                 for first in range(0, len(group), size):
+                    if first:
+                        await asyncio.sleep(0)
                     yield self._rows(call, group[first : first + size], n)
-                    await asyncio.sleep(0)
         finally:
             for run in runs:
                 run.cancel()

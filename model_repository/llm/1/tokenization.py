@@ -15,7 +15,6 @@ from .segments import Segmenter, segmenter
 
 # Incomplete UTF-8 at the end of a decoded text shows as this; vLLM's own detokenizer holds it back likewise.
 _REPLACEMENT = "\ufffd"
-_FEW = 4  # texts that are done sooner one by one than by the batch calls' threads
 _CHARACTER_TOKENS = 4  # the most tokens that one UTF-8 character can be spread over
 
 
@@ -99,8 +98,6 @@ class Tokenization:
 
     def _encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
         assert self._backend is not None
-        if len(texts) < _FEW:
-            return [self._backend.encode(text, add_special_tokens=add_special_tokens).ids for text in texts]
         encode_batch = getattr(self._backend, "encode_batch_fast", self._backend.encode_batch)
         return [encoding.ids for encoding in encode_batch(list(texts), add_special_tokens=add_special_tokens)]
 
@@ -125,11 +122,8 @@ class Tokenization:
         return text.rstrip(_REPLACEMENT)
 
     def _decode_batch(self, sequences: Sequence[Sequence[int]], skip_special_tokens: bool) -> list[str]:
-        decoded: list[str]
-        if self._backend is not None and len(sequences) < _FEW:
-            decoded = [self._backend.decode(ids, skip_special_tokens=skip_special_tokens) for ids in sequences]
-        elif self._backend is not None:
-            decoded = self._backend.decode_batch(
+        if self._backend is not None:
+            decoded: list[str] = self._backend.decode_batch(
                 [list(ids) for ids in sequences], skip_special_tokens=skip_special_tokens
             )
         else:

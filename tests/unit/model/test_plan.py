@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,14 @@ def gpu_plan(
     weights: int = SMALL,
     gpus: tuple[Gpu, ...] = (H100,),
     release: tuple[int, ...] = (0, 32),
-    cpus: float | None = None,
+    cpus: float = math.inf,
     **environ: str,
 ) -> Plan:
     settings = ModelSettings.from_env(environ)
-    return make_plan(settings, Facts("gpu", gpus, weights, release, range(16), environ, cpus=cpus))
+    return make_plan(settings, Facts("gpu", gpus, weights, release, range(16), environ, cpu_limit=cpus))
 
 
-def cpu_plan(cores: int = 2, nodes: int = 1, cpus: float | None = None, **environ: str) -> Plan:
+def cpu_plan(cores: int = 2, nodes: int = 1, cpus: float = math.inf, **environ: str) -> Plan:
     facts = Facts("cpu", (), SMALL, (0, 32), range(cores), environ, nodes, cpus)
     return make_plan(ModelSettings.from_env(environ), facts)
 
@@ -168,10 +169,11 @@ def test_an_engine_on_a_cpu_is_one_process_that_uses_all_cores() -> None:
     assert engine.environ == {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
 
 
-def test_several_engines_on_a_cpu_share_its_cores() -> None:
-    def threads(plan: Plan) -> list[str | None]:
-        return [engine.environ.get("OMP_NUM_THREADS") for engine in plan.engines]
+def threads(plan: Plan) -> list[str | None]:
+    return [engine.environ.get("OMP_NUM_THREADS") for engine in plan.engines]
 
+
+def test_several_engines_on_a_cpu_share_its_cores() -> None:
     assert threads(cpu_plan(2, ENGINES_PER_GPU="2")) == ["1", "1"]
     assert threads(cpu_plan(5, ENGINES_PER_GPU="2")) == ["2", "3"]
     assert threads(cpu_plan(1, ENGINES_PER_GPU="2")) == [None, None]
@@ -179,9 +181,6 @@ def test_several_engines_on_a_cpu_share_its_cores() -> None:
 
 
 def test_engines_on_a_cpu_keep_within_a_containers_limit() -> None:
-    def threads(plan: Plan) -> list[str | None]:
-        return [engine.environ.get("OMP_NUM_THREADS") for engine in plan.engines]
-
     assert threads(cpu_plan(8, cpus=8)) == [None]
     assert threads(cpu_plan(8, cpus=2.5)) == ["2"]
     assert threads(cpu_plan(8, cpus=0.5)) == ["1"]

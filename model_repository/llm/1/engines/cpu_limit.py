@@ -6,13 +6,16 @@ version 1 in ``cpu.cfs_quota_us`` (-1: none) and ``cpu.cfs_period_us``. A contai
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def usable_cpus(cores: int, cgroup: Path = _CGROUP) -> float:
-    """``cores`` or the limit, whichever is less: 1.5 is one core and half of another."""
+def usable_cpus(cores: int | None = None, cgroup: Path = _CGROUP) -> float:
+    """``cores`` (by itself this process's) or the limit, whichever is less: 1.5 is one core and half of another."""
+    if cores is None:
+        cores = len(os.sched_getaffinity(0))
     limit = _limit(_words(cgroup / "cpu.max"))
     if limit is None:
         limit = _limit(_words(cgroup / "cpu/cpu.cfs_quota_us") + _words(cgroup / "cpu/cpu.cfs_period_us"))

@@ -8,6 +8,7 @@ several share a GPU.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,8 +48,8 @@ _PROCESSES = "VLLM_ENABLE_V1_MULTIPROCESSING"  # unless "0", vLLM's CPU platform
 class Facts:
     """What the plan is made from. ``release`` is vLLM's; ``cores`` are those this process may use.
 
-    ``memory_nodes`` is how many parts the memory has that are near to some of the cores only (NUMA), ``cpus`` how many
-    cores' time may be used where that is less than all of theirs.
+    ``memory_nodes`` is how many parts the memory has that are near to some of the cores only (NUMA), ``cpu_limit`` how
+    many cores' time may be used, if not all of theirs.
     """
 
     device: Device
@@ -58,7 +59,12 @@ class Facts:
     cores: Sequence[int]
     environ: Mapping[str, str] = field(default_factory=dict)
     memory_nodes: int = 1
-    cpus: float | None = None
+    cpu_limit: float = math.inf
+
+    @property
+    def cpus(self) -> float:
+        """How many cores' time may be used."""
+        return min(self.cpu_limit, len(self.cores))
 
 
 @dataclass(frozen=True)
@@ -116,11 +122,11 @@ def _on_cpu(settings: ModelSettings, facts: Facts, kind: str) -> Plan:
 
 def _in_one_process(name: str, cores: Sequence[int], facts: Facts) -> PlannedEngine:
     environ = {_PROCESSES: "0"}
-    threads = len(cores)
-    if facts.cpus is not None and facts.cpus < len(facts.cores):  # more threads would wait for each other, held up
-        threads = min(threads, max(1, int(facts.cpus * len(cores) / len(facts.cores))))
-    if 0 < threads < len(facts.cores) and not facts.environ.get("OMP_NUM_THREADS"):
-        environ["OMP_NUM_THREADS"] = str(threads)  # by itself an engine would take all cores
+    if cores and not facts.environ.get("OMP_NUM_THREADS"):
+        # Its share of the limit: more threads would wait for each other, held up. By itself it would take all cores.
+        threads = max(1, int(facts.cpus * len(cores) / len(facts.cores)))
+        if threads < len(facts.cores):
+            environ["OMP_NUM_THREADS"] = str(threads)
     return PlannedEngine(name, None, {"distributed_executor_backend": "uni"}, environ)
 
 
@@ -174,9 +180,8 @@ def _auto_count(settings: ModelSettings, facts: Facts, groups: Sequence[Sequence
     """By the size of the weights, fewer where memory or cores are few; one where it cannot be told."""
     if not facts.weight_bytes:
         return 1
-    cpus = len(facts.cores) if facts.cpus is None else facts.cpus
     count = next((number for limit, number in _AUTO if facts.weight_bytes <= limit), 1)
-    count = max(1, min(count, int(cpus / (_CPUS_AN_ENGINE * len(groups)))))
+    count = max(1, min(count, int(facts.cpus / (_CPUS_AN_ENGINE * len(groups)))))
     while count > 1 and (_kv_bytes(settings, facts, groups[0], count) or 0) < _LEAST_KV_BYTES:
         count -= 1
     return count

@@ -113,9 +113,7 @@ def _vllm(
     """vLLM's engines, each in a process of its own; this process does not import it."""
     cores = sorted(os.sched_getaffinity(0))
     weights = weight_bytes(settings.model_dir)
-    facts = Facts(
-        device, gpus, weights, installed_release(), cores, os.environ, memory_nodes(cores), usable_cpus(len(cores))
-    )
+    facts = Facts(device, gpus, weights, installed_release(), cores, os.environ, memory_nodes(cores), usable_cpus())
     pool = worker_pool(settings, working_plan(settings, facts), VLLM, max_model_len)
 
     def instead(refusal: EngineRefused) -> Backend:

@@ -46,7 +46,7 @@ def prepare_environment(
     ``cpus`` is how many cores' time may be used, which is found out if it is not said.
     """
     if cpus is None:
-        cpus = usable_cpus(len(os.sched_getaffinity(0)))
+        cpus = usable_cpus()
     defaults = {
         "VLLM_LOGGING_LEVEL": settings.vllm_log_level,
         "VLLM_NO_USAGE_STATS": "1",
