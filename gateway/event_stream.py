@@ -25,8 +25,9 @@ class EventStream(Response):
     """Sends ``events``, each complete with its empty line.
 
     The head of the answer waits for the first event, so that what goes wrong before it has a status of its own; after
-    a heartbeat's time it is sent all the same. ``encode_error`` makes the event for what goes wrong later. A client
-    that has not read everything ``limit_s`` after the start is dropped. ``on_first`` is called at the first event.
+    a heartbeat's time it is sent all the same. ``encode_error`` makes the event for what goes wrong later. The
+    connection of a client that has not read everything soon after ``limit_s`` is dropped. ``on_first`` is called at
+    the first event.
     """
 
     media_type = "text/event-stream"
@@ -48,20 +49,12 @@ class EventStream(Response):
         self._on_first = on_first
         self._lock = asyncio.Lock()
         self._has_head = False
-        self._is_late = False
         self._last_sent = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        task = asyncio.current_task()
-        assert task is not None
         loop = asyncio.get_running_loop()
         self._last_sent = loop.time()
-
-        def end() -> None:
-            self._is_late = True
-            task.cancel()
-
-        timer = loop.call_later(self._limit_s + _READER_SLACK_S, end)
+        timer = loop.call_later(self._limit_s + _READER_SLACK_S, scope["state"]["drop_connection"])
         heart = asyncio.create_task(self._beat(send))
         try:
             await self._send_all(receive, send)
@@ -86,7 +79,7 @@ class EventStream(Response):
                 logger.exception("a stream failed unexpectedly")
             await self._send(send, self._encode_error(as_gateway_error(exc)))
         except asyncio.CancelledError:
-            if self._is_late or not self._has_head:
+            if not self._has_head:
                 raise
             # Who cancels but the client is the service when it stops; swallowed, as the answer ends properly here.
             await self._send(

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
-from gateway import http_protocol
+from gateway import event_stream, http_protocol
 from tests.fakes.sampling_triton import Part, SampleCall, SamplingTriton
-from tests.fakes.triton_server import FakeTriton
-from tests.integration.gateway.harness import running_gateway
+from tests.fakes.triton_server import FakeTriton, say
+from tests.integration.gateway.harness import Gateway, running_gateway
 from tests.unit.gateway.waiting import until
 
 CROWD = 200
+LONG = "x" * 20_000_000
 PIECE, ENDLESS = "x" * 10_000, 10_000  # a hundred megabytes
 
 
@@ -79,10 +82,8 @@ async def test_a_stream_that_nobody_reads_is_not_gathered_in_memory() -> None:
     await triton.start()
     try:
         async with running_gateway(triton) as gateway:
-            _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-            body = json.dumps({"messages": [{"role": "user", "content": "a"}], "stream": True}).encode()
-            head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
-            writer.write(head + body)
+            wanted = {"messages": [{"role": "user", "content": "a"}], "stream": True}
+            _, writer = await _ask(gateway, b"/v1/chat/completions", wanted, b"keep-alive")
             await until(lambda: made > 0)
             before = -1
             while made != before:  # until it stands still
@@ -95,3 +96,67 @@ async def test_a_stream_that_nobody_reads_is_not_gathered_in_memory() -> None:
             assert made < ENDLESS
     finally:
         await triton.stop()
+
+
+@pytest.mark.parametrize("connection", [b"keep-alive", b"close"])
+async def test_a_client_that_reads_nothing_of_its_answer_is_dropped(
+    triton: FakeTriton, monkeypatch: pytest.MonkeyPatch, connection: bytes
+) -> None:
+    monkeypatch.setattr(http_protocol, "UNREAD_S", 0.5)
+    triton.script.append(say(LONG))
+    async with running_gateway(triton) as gateway:
+        reader, writer = await _ask(gateway, b"/predict", {"prompt": "a"}, connection)
+        await reader.readexactly(10)
+        await until(lambda: len(gateway.server.server_state.connections) <= 1)  # the test's own client
+        writer.close()
+
+
+async def test_a_client_that_reads_slowly_gets_its_whole_answer(
+    triton: FakeTriton, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_protocol, "UNREAD_S", 2.0)
+    triton.script.append(say(LONG))
+    async with running_gateway(triton) as gateway:
+        reader, writer = await _ask(gateway, b"/predict", {"prompt": "a"}, b"close")
+        received, began = 0, time.monotonic()
+        while piece := await reader.read(1_000_000):  # up to 128 kB of it
+            received += len(piece)
+            await asyncio.sleep(0.02)
+        assert received > len(LONG)
+        assert time.monotonic() - began > http_protocol.UNREAD_S
+        writer.close()
+
+
+async def test_a_stream_that_nobody_reads_ends_after_its_time(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(event_stream, "_READER_SLACK_S", 0.5)
+
+    async def endless(call: SampleCall) -> AsyncIterator[list[Part]]:
+        while True:
+            yield [Part(0, PIECE)]
+
+    triton = SamplingTriton()
+    triton.play = endless
+    await triton.start()
+    try:
+        async with running_gateway(triton, REQUEST_TIMEOUT_S="2") as gateway:
+            wanted = {"messages": [{"role": "user", "content": "a"}], "stream": True}
+            _, writer = await _ask(gateway, b"/v1/chat/completions", wanted, b"keep-alive")
+            await until(lambda: bool(triton.samples))
+            await until(lambda: len(gateway.server.server_state.connections) <= 1)  # the test's own client
+            writer.close()
+        told = {record.name for record in caplog.records if record.levelname == "ERROR"}
+        assert not told & {"uvicorn.error", "gateway.event_stream", "gateway.request"}
+    finally:
+        await triton.stop()
+
+
+async def _ask(
+    gateway: Gateway, path: bytes, wanted: dict[str, Any], connection: bytes
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    body = json.dumps(wanted).encode()
+    head = b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: %s\r\nContent-Length: %d\r\n\r\n"
+    writer.write(head % (path, connection, len(body)) + body)
+    return reader, writer
