@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from .engines.base import Sample
 from .errors import ModelError
 from .prompts import Prompt
 
 
-@dataclass(frozen=True)
-class FinishedPrompt:
+class FinishedPrompt(msgspec.Struct, frozen=True):
     """A prompt's samples, or why there are none. ``position`` is its place in the call."""
 
     position: int

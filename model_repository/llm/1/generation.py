@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import partial
 
@@ -214,7 +213,7 @@ def _repeat(rows: list[Row], first: int, n: int) -> list[Row]:
     """Repeat the one row of a greedy prompt for each of the ``n`` samples asked for."""
     if len(rows) != 1 or n == 1:
         return rows
-    return [dataclasses.replace(rows[0], index=first + i) for i in range(n)]
+    return [msgspec.structs.replace(rows[0], index=first + i) for i in range(n)]
 
 
 def _common_n(call: InferenceCall) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -25,8 +24,7 @@ T = TypeVar("T")
 Encoded = tuple[str, list[int]]  # a prompt's text and its token ids
 
 
-@dataclass(frozen=True)
-class Prompt:
+class Prompt(msgspec.Struct, frozen=True):
     """One input made ready: its text as the model sees it, its token ids, its parameters, its LoRA adapter."""
 
     text: str

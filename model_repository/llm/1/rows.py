@@ -66,8 +66,7 @@ class InferenceCall:
         return len(self.inputs) > 1 or self.partial
 
 
-@dataclass
-class Row:
+class Row(msgspec.Struct):
     """One output row: a finished completion, a streamed piece of one, or an error.
 
     ``index`` is prompt · n + sample. ``num_output_tokens`` counts this row's ``token_ids``.
@@ -77,7 +76,7 @@ class Row:
     text: str = ""
     finish_reason: str = ""
     num_input_tokens: int = 0
-    token_ids: list[int] = field(default_factory=list)
+    token_ids: list[int] = []
     cumulative_logprob: float = 0.0
     logprobs: list[dict[int, dict[str, Any]]] | None = None
     error: ModelError | None = None

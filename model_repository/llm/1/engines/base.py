@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
+
+import msgspec
 
 from ..adapters import Adapter
 from ..parameters import SamplingParameters
 from .stats import EngineStats
 
 
-@dataclass(frozen=True)
-class GenerationRequest:
+class GenerationRequest(msgspec.Struct, frozen=True):
     """One prompt on its way to an engine.
 
     ``request_id`` is the model's own, never a caller's. ``token_ids`` is the whole prompt. ``detokenize`` asks the
@@ -28,8 +29,7 @@ class GenerationRequest:
     adapter: Adapter | None = None
 
 
-@dataclass
-class Sample:
+class Sample(msgspec.Struct):
     """One of the ``n`` completions of a prompt: all of it, or, from :meth:`Engine.stream`, what is new.
 
     ``token_ids`` ends with the stop token where one ended the completion. ``text`` is ``None`` when the request did
@@ -39,7 +39,7 @@ class Sample:
     """
 
     index: int
-    token_ids: list[int] = field(default_factory=list)
+    token_ids: list[int] = []
     text: str | None = None
     finish_reason: str | None = None
     stop_reason: int | str | None = None
