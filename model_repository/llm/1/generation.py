@@ -10,7 +10,7 @@ from functools import partial
 import msgspec
 
 from .adapters import Adapters
-from .engines.base import GenerationRequest, Outcome, Sample
+from .engines.base import Done, GenerationRequest, Outcome, Sample
 from .engines.pool import EnginePool
 from .engines.prompt_run import PromptRun
 from .errors import GenerationFailed, InvalidArgument, ModelError
@@ -51,16 +51,17 @@ class Generator:
                     _raise_first_error(rows)
                 yield rows
 
-    async def _made(self, call: InferenceCall) -> AsyncIterator[tuple[int, Prompt | ModelError]]:
-        """Enumerate the prompts as they are made, letting other work run on the event loop after every slice."""
+    async def _made(self, call: InferenceCall) -> AsyncIterator[list[tuple[int, Prompt | ModelError]]]:
+        """Enumerate the prompts as they are made, a slice at a time; between slices other work may run."""
         position = 0
         async with contextlib.aclosing(self._prompts.build(call)) as chunks:
             async for chunk in chunks:
-                for item in chunk:
-                    if position and position % SLICE == 0:
+                for start in range(0, len(chunk), SLICE):
+                    if position:
                         await asyncio.sleep(0)
-                    yield position, item
-                    position += 1
+                    made = chunk[start : start + SLICE]
+                    yield list(enumerate(made, position))
+                    position += len(made)
 
     # Unstreamed: every prompt to its end
 
@@ -70,13 +71,16 @@ class Generator:
         runs: list[PromptRun] = []
         priority = _priority(call)
         try:
-            async for position, item in self._made(call):
-                if isinstance(item, ModelError):
-                    finished.add(FinishedPrompt(position, None, error=item))
-                    continue
-                runs.append(run := self._begin(position, item, priority, finished))
+            async for made in self._made(call):
+                for position, item in made:
+                    if isinstance(item, ModelError):
+                        finished.add(FinishedPrompt(position, None, error=item))
+                prompts = [(position, item) for position, item in made if isinstance(item, Prompt)]
+                begun = self._pool.begin_all([self._order(*prompt, priority, finished) for prompt in prompts])
+                runs += begun
                 if call.row_key:
-                    call.cancellable_rows.add(position, partial(_give_up, run, position, finished))
+                    for (position, _), run in zip(prompts, begun, strict=True):
+                        call.cancellable_rows.add(position, partial(_give_up, run, position, finished))
             remaining = len(call.inputs)
             while remaining:
                 group = await finished.group(remaining, _interval_s(call))
@@ -90,7 +94,11 @@ class Generator:
             for run in runs:
                 run.cancel()
 
-    def _begin(self, position: int, prompt: Prompt, priority: int, finished: FinishedPrompts) -> PromptRun:
+    def _order(
+        self, position: int, prompt: Prompt, priority: int, finished: FinishedPrompts
+    ) -> tuple[GenerationRequest, Done]:
+        """What the pool is to run, and who is told how it ends."""
+
         def done(outcome: Outcome) -> None:
             if isinstance(outcome, Exception):
                 finished.add(FinishedPrompt(position, prompt, error=_as_model_error(outcome)))
@@ -98,7 +106,7 @@ class Generator:
                 finished.add(FinishedPrompt(position, prompt, outcome))
 
         needs_text = bool(prompt.params.stop) or prompt.params.logprobs is not None
-        return self._pool.begin(self._request(prompt, priority, detokenize=needs_text), done)
+        return self._request(prompt, priority, detokenize=needs_text), done
 
     def _request(self, prompt: Prompt, priority: int, *, detokenize: bool) -> GenerationRequest:
         params = prompt.params
@@ -153,8 +161,8 @@ class Generator:
 
         tasks: list[asyncio.Task[None]] = []
         try:
-            async for position, item in self._made(call):
-                tasks.append(asyncio.create_task(pump(position, item)))
+            async for made in self._made(call):
+                tasks += [asyncio.create_task(pump(position, item)) for position, item in made]
             remaining = len(tasks)
             while remaining:
                 group, ended = await ready_pieces(pieces)

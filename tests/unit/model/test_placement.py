@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llm_model.engines.base import GenerationRequest
-from llm_model.engines.placement import Placement
+from llm_model.engines.placement import Placement, takers
 from llm_model.engines.slots import Changes, Slot
 from llm_model.parameters import SamplingParameters
 from tests.unit.model.fake_engines import ScriptedEngine
@@ -20,7 +20,7 @@ def prompt(tokens: list[int]) -> GenerationRequest:
 
 
 def chosen(placement: Placement, of: list[Slot], tokens: list[int]) -> str:
-    slot = placement.choose(of, prompt(tokens))
+    slot = placement.choose(takers(of), prompt(tokens))
     assert slot is not None
     return slot.name
 
@@ -66,7 +66,7 @@ def test_engines_that_take_nothing_are_not_chosen() -> None:
     of[0].reserved = True
     assert chosen(placement, of, DOCUMENT) == "b"
     of[1].recovery = "restarting"
-    assert placement.choose(of, prompt(DOCUMENT)) is None
+    assert placement.choose(takers(of), prompt(DOCUMENT)) is None
 
 
 def on_gpus(*names: str) -> list[Slot]:

@@ -28,9 +28,8 @@ class Placement:
     def __init__(self) -> None:
         self._seen: OrderedDict[int, frozenset[str]] = OrderedDict()
 
-    def choose(self, slots: Sequence[Slot], request: GenerationRequest) -> Slot | None:
-        """The slot for a prompt; ``None`` if no engine takes prompts now."""
-        free = [slot for slot in slots if slot.is_alive and not slot.reserved]
+    def choose(self, free: Sequence[Slot], request: GenerationRequest) -> Slot | None:
+        """The slot for a prompt, of those that take prompts now; ``None`` if there are none."""
         if len(free) < 2:
             return free[0] if free else None
         free = _not_scattered(free)
@@ -63,7 +62,12 @@ class Placement:
             self._seen.popitem(last=False)
 
 
-def _not_scattered(free: list[Slot]) -> list[Slot]:
+def takers(slots: Sequence[Slot]) -> list[Slot]:
+    """Those that take prompts now."""
+    return [slot for slot in slots if slot.is_alive and not slot.reserved]
+
+
+def _not_scattered(free: Sequence[Slot]) -> Sequence[Slot]:
     """Of the engines on a GPU with room for few more prompts only the fullest such; all, where none has begun."""
     begun = [slot for slot in free if 0 < slot.in_flight < _TOGETHER and slot.gpu is not None]
     if not begun:

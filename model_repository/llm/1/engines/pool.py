@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 
 from ..errors import EngineDied, EngineUnavailable, GenerationFailed
 from .base import Done, Engine, EngineStatus, GenerationRequest, RestartableEngine, Sample
 from .isolation import SUSPECT_AFTER, Ward
-from .placement import Placement
+from .placement import Placement, takers
 from .prompt_run import PromptRun
 from .slots import Changes, Slot, expected_work
 from .stats import EngineStats
@@ -72,9 +72,17 @@ class EnginePool:
         """A request id of our own; a caller's could repeat, and vLLM would mix the two requests up."""
         return f"p{next(self._ids)}"
 
+    def begin_all(self, prompts: Iterable[tuple[GenerationRequest, Done]]) -> list[PromptRun]:
+        """Run prompts to their ends and tell each ``done``, also what :meth:`generate` raises; nobody need wait.
+
+        Which engines take prompts is asked once: it changes between turns of the event loop only.
+        """
+        free, choose = self._takers(), self._placement.choose
+        return [PromptRun(prompt, done, choose(free, prompt), self.generate) for prompt, done in prompts]
+
     def begin(self, request: GenerationRequest, done: Done) -> PromptRun:
-        """Run one prompt to its end and tell ``done``; nobody need wait. What :meth:`generate` raises is told, too."""
-        return PromptRun(request, done, self._slot_for(request), self.generate)
+        """The same for one prompt."""
+        return self.begin_all([(request, done)])[0]
 
     async def generate(self, request: GenerationRequest, deaths: int = 0) -> list[Sample]:
         """Run one prompt to its end; see :meth:`Engine.generate`. ``deaths``: engines that died with it before."""
@@ -116,15 +124,15 @@ class EnginePool:
     async def _choose(self, request: GenerationRequest) -> Slot:
         """The engine for a prompt, waiting while all that are left are being restarted or kept for suspects."""
         while True:
-            if (slot := self._slot_for(request)) is not None:
+            if (slot := self._placement.choose(self._takers(), request)) is not None:
                 return slot
             if not any(slot.has_future for slot in self._slots):
                 raise EngineUnavailable("no engine is alive")
             await self._changes.wait()
 
-    def _slot_for(self, request: GenerationRequest) -> Slot | None:
+    def _takers(self) -> list[Slot]:
         self._ward.reserve()  # before an engine that has come back fills up again
-        return self._placement.choose(self._slots, request)
+        return takers(self._slots)
 
     def figures(self) -> dict[str, EngineStats]:
         """The figures of each engine by its name, for the metrics."""
