@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 EncodeBatch = Callable[[Sequence[str]], list[list[int]]]
@@ -26,7 +27,7 @@ class Segmenter:
     """Encodes texts part by part. May be used by several threads at once."""
 
     def __init__(self, special_tokens: Mapping[str, int], encode_batch: EncodeBatch) -> None:
-        self._special_tokens = special_tokens
+        self._special_ids = {"": (), **{text: (token_id,) for text, token_id in special_tokens.items()}}
         self._encode_batch = encode_batch
         # The tokenizer takes the longest of several that begin at the same place.
         longest_first = sorted(special_tokens, key=len, reverse=True)
@@ -37,15 +38,8 @@ class Segmenter:
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The same token ids as encoding each text whole, without the tokens that a tokenizer adds around it."""
         split = [self._boundary.split(text) for text in texts]
-        known = self._known({part for parts in split for part in parts[::2] if part})
-        return [[token for ids in self._ids(parts, known) for token in ids] for parts in split]
-
-    def _ids(self, parts: Sequence[str], known: Mapping[str, list[int]]) -> Iterator[Sequence[int]]:
-        for place, part in enumerate(parts):
-            if place % 2:
-                yield (self._special_tokens[part],)
-            elif part:
-                yield known[part]
+        ids = self._special_ids | self._known({part for parts in split for part in parts[::2] if part})
+        return [list(chain.from_iterable(map(ids.__getitem__, parts))) for parts in split]
 
     def _known(self, parts: set[str]) -> dict[str, list[int]]:
         kept = self._kept
