@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import orjson
@@ -100,12 +101,11 @@ class Predictor:
             if asked:
                 plans, conversations = await self._prepare(questions, asked)
                 await self._wait_ready()
-                outcomes = await self._generator.generate(conversations, deadline)
+                finish = partial(self._finish, plans, prediction)
+                outcomes = await self._generator.generate(conversations, finish, deadline)
                 await self._turns.take()  # many answers can come at once
-                for part in _slices(len(asked)):
-                    for i in part:
-                        answers[asked[i]] = self._finish(outcomes[i], plans[i], prediction)
-                    await _let_others_run(part, len(asked))
+                for place, outcome in zip(asked, outcomes, strict=True):
+                    answers[place] = outcome
             return prediction
 
     async def _prepare(self, questions: Questions, asked: Sequence[int]) -> tuple[list[Plan], Conversations]:
@@ -162,12 +162,10 @@ class Predictor:
                 yield Delta(rest)
             yield FinalAnswer(whole, finish_reason)
 
-    def _finish(self, outcome: Completion | GatewayError, plan: Plan, prediction: Prediction) -> str | GatewayError:
-        if isinstance(outcome, GatewayError):
-            return outcome
-        prediction.prompt_tokens += outcome.num_input_tokens
-        prediction.completion_tokens += outcome.num_output_tokens
-        return finish_answer(outcome.text, plan, self._settings.answer)
+    def _finish(self, plans: Sequence[Plan], prediction: Prediction, row: int, completion: Completion) -> str:
+        prediction.prompt_tokens += completion.num_input_tokens
+        prediction.completion_tokens += completion.num_output_tokens
+        return finish_answer(completion.text, plans[row], self._settings.answer)
 
 
 def _is_blank(prompt: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -21,7 +21,9 @@ logger = logging.getLogger(__name__)
 MAX_ROWS = 2048  # rows of one Triton request: Python's backend moves them through shared memory
 _ATTEMPTS = 3  # a prompt that takes the model down each time must not do so for ever
 
-Outcome = Completion | GatewayError
+Outcome = str | GatewayError
+Finish = Callable[[int, Completion], str]
+"""Makes the answer of a row's completion, as soon as that is there."""
 Outcomes = list["Outcome | None"]
 
 
@@ -34,8 +36,8 @@ class Generator:
         self._metrics = metrics
         self._shares = shares
 
-    async def generate(self, conversations: Conversations, deadline: float) -> list[Outcome]:
-        """Return a completion, or what went wrong, for each conversation, in order.
+    async def generate(self, conversations: Conversations, finish: Finish, deadline: float) -> list[Outcome]:
+        """Return an answer, or what went wrong, for each conversation, in order.
 
         ``deadline`` (``time.monotonic``) ends the wait: what is finished by then is returned. Cancelling stops the
         generation. Rows that were lost with their Triton are sent again when one is ready.
@@ -44,14 +46,19 @@ class Generator:
         outcomes: Outcomes = [None] * len(rows)
         size = _chunk_size(len(rows), self._upstreams.ready_count)
         if size >= len(rows):
-            await self._finish(conversations, rows, outcomes, deadline)
+            await self._answer(conversations, rows, outcomes, finish, deadline)
         else:
             chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
-            await _run_all([self._finish(conversations, chunk, outcomes, deadline) for chunk in chunks])
-        return [outcome or ModelFailed("the model did not answer") for outcome in outcomes]
+            await _run_all([self._answer(conversations, chunk, outcomes, finish, deadline) for chunk in chunks])
+        return [ModelFailed("the model did not answer") if outcome is None else outcome for outcome in outcomes]
 
-    async def _finish(
-        self, conversations: Conversations, rows: Sequence[int], outcomes: Outcomes, deadline: float
+    async def _answer(
+        self,
+        conversations: Conversations,
+        rows: Sequence[int],
+        outcomes: Outcomes,
+        finish: Finish,
+        deadline: float,
     ) -> None:
         """Bring rows to an outcome each."""
         missing = rows
@@ -64,9 +71,9 @@ class Generator:
                 return
             upstream = self._upstreams.choose()
             if upstream is not None and self._shares and attempt == 0 and len(outcomes) == 1:
-                await _submit_shared(upstream, conversations, outcomes, deadline)
+                await _submit_shared(upstream, conversations, outcomes, finish, deadline)
             elif upstream is not None:
-                await _submit(upstream, conversations, missing, outcomes, deadline)
+                await _submit(upstream, conversations, missing, outcomes, finish, deadline)
             missing = [row for row in missing if outcomes[row] is None]
             if not missing:
                 return
@@ -74,7 +81,12 @@ class Generator:
 
 
 async def _submit(
-    upstream: Upstream, conversations: Conversations, rows: Sequence[int], outcomes: Outcomes, deadline: float
+    upstream: Upstream,
+    conversations: Conversations,
+    rows: Sequence[int],
+    outcomes: Outcomes,
+    finish: Finish,
+    deadline: float,
 ) -> None:
     """Send rows once. Those without an outcome afterwards were lost with the model and may be sent again."""
     sent_at = time.monotonic()
@@ -83,7 +95,7 @@ async def _submit(
         request = encode_request(conversations, rows)
         async with aclosing(upstream.client.responses(request, deadline - sent_at)) as responses:
             async for response in responses:
-                if _place(response, rows, outcomes):
+                if _place(response, rows, outcomes, finish):
                     upstream.readiness.confirm(sent_at)
         if any(outcomes[row] is None for row in rows):
             raise UpstreamUnavailable("prompts were left without an answer")
@@ -98,24 +110,27 @@ async def _submit(
         upstream.prompts_in_flight -= len(rows)
 
 
-async def _submit_shared(upstream: Upstream, conversations: Conversations, outcomes: Outcomes, deadline: float) -> None:
+async def _submit_shared(
+    upstream: Upstream, conversations: Conversations, outcomes: Outcomes, finish: Finish, deadline: float
+) -> None:
     """The same for a single prompt, which may share its request with others."""
     single = Single(conversations.messages[0], conversations.sampling_parameters[0], conversations.request_id)
     upstream.prompts_in_flight += 1
     try:
-        outcomes[0] = await upstream.shared.outcome(single, deadline)
+        outcome = await upstream.shared.outcome(single, deadline)
+        outcomes[0] = finish(0, outcome) if isinstance(outcome, Completion) else outcome
     finally:
         upstream.prompts_in_flight -= 1
 
 
-def _place(response: Any, rows: Sequence[int], outcomes: Outcomes) -> bool:
-    """Put the rows of one response where they belong; whether any of them is a completion."""
+def _place(response: Any, rows: Sequence[int], outcomes: Outcomes, finish: Finish) -> bool:
+    """Put the answers of one response where they belong; whether any row of it is a completion."""
     completed = False
     for index, row in decode_rows(response):
         if index >= len(rows):
             raise WireError(f"row {index} of {len(rows)}")
         if not isinstance(row, RowError):
-            outcomes[rows[index]] = row
+            outcomes[rows[index]] = finish(rows[index], row)
             completed = True
             continue
         error = error_of_model(row.code, row.message)
