@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 import orjson
@@ -21,7 +22,7 @@ from gateway.policy.messages import SystemPrompt
 from gateway.policy.sampling import SamplingEncoder, SamplingOptions
 from gateway.policy.streaming import StreamedAnswer
 from gateway.settings import GatewaySettings
-from gateway.triton.generate import Generator
+from gateway.triton.generate import Generator, Outcome
 from gateway.triton.samples import SampleRequest
 from gateway.triton.sampling import Sampler
 from gateway.triton.upstreams import Upstreams
@@ -99,14 +100,33 @@ class Predictor:
             answers: list[str | GatewayError] = [BadValue("the prompt is empty")] * len(questions.prompts)
             prediction = Prediction(answers)
             if asked:
-                plans, conversations = await self._prepare(questions, asked)
                 await self._wait_ready()
-                finish = partial(self._finish, plans, prediction)
-                outcomes = await self._generator.generate(conversations, finish, deadline)
+                outcomes = await self._generate(questions, asked, prediction, deadline)
                 await self._turns.take()  # many answers can come at once
                 for place, outcome in zip(asked, outcomes, strict=True):
                     answers[place] = outcome
             return prediction
+
+    async def _generate(
+        self, questions: Questions, asked: Sequence[int], prediction: Prediction, deadline: float
+    ) -> list[Outcome]:
+        """Generate the answers in shares: the model works on the first while the next are prepared."""
+        size = self._generator.share(len(asked))
+        shares: list[asyncio.Future[list[Outcome]]] = []
+        try:
+            for start in range(0, len(asked), size):
+                plans, conversations = await self._prepare(questions, asked[start : start + size])
+                finish = partial(self._finish, plans, prediction)
+                work = self._generator.generate(conversations, finish, deadline)
+                if start + size >= len(asked):
+                    last = await work
+                else:
+                    shares.append(asyncio.ensure_future(work))
+                    await asyncio.sleep(0)  # it goes out before the next is made
+            return [*chain.from_iterable(await asyncio.gather(*shares)), *last]
+        finally:
+            for share in shares:
+                share.cancel()
 
     async def _prepare(self, questions: Questions, asked: Sequence[int]) -> tuple[list[Plan], Conversations]:
         messages = self._system_prompt.encoder(questions.system_prompt)

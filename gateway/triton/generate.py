@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -18,7 +17,7 @@ from gateway.triton.wire import Completion, Conversations, RowError, WireError, 
 
 logger = logging.getLogger(__name__)
 
-MAX_ROWS = 2048  # rows of one Triton request: Python's backend moves them through shared memory
+MAX_ROWS = 1024  # of one Triton request: the model works on them while the gateway makes the next one
 _ATTEMPTS = 3  # a prompt that takes the model down each time must not do so for ever
 
 Outcome = str | GatewayError
@@ -42,33 +41,14 @@ class Generator:
         ``deadline`` (``time.monotonic``) ends the wait: what is finished by then is returned. Cancelling stops the
         generation. Rows that were lost with their Triton are sent again when one is ready.
         """
-        rows = range(len(conversations.messages))
-        outcomes: Outcomes = [None] * len(rows)
-        size = _chunk_size(len(rows), self._upstreams.ready_count)
-        if size >= len(rows):
-            await self._answer(conversations, rows, outcomes, finish, deadline)
-        else:
-            chunks = [rows[start : start + size] for start in range(0, len(rows), size)]
-            await _run_all([self._answer(conversations, chunk, outcomes, finish, deadline) for chunk in chunks])
-        return [ModelFailed("the model did not answer") if outcome is None else outcome for outcome in outcomes]
-
-    async def _answer(
-        self,
-        conversations: Conversations,
-        rows: Sequence[int],
-        outcomes: Outcomes,
-        finish: Finish,
-        deadline: float,
-    ) -> None:
-        """Bring rows to an outcome each."""
-        missing = rows
+        missing: Sequence[int] = range(len(conversations.messages))
+        outcomes: Outcomes = [None] * len(missing)
         for attempt in range(_ATTEMPTS):
             if attempt:
                 self._metrics.retries.inc(len(missing))
                 logger.info("request %s: %d prompts are sent again", conversations.request_id, len(missing))
             if not await self._upstreams.wait_ready(deadline - time.monotonic()):
-                _fill(outcomes, missing, DeadlineExceeded("the model did not come back in time"))
-                return
+                return _filled(outcomes, DeadlineExceeded("the model did not come back in time"))
             upstream = self._upstreams.choose()
             if upstream is not None and self._shares and attempt == 0 and len(outcomes) == 1:
                 await _submit_shared(upstream, conversations, outcomes, finish, deadline)
@@ -76,8 +56,12 @@ class Generator:
                 await _submit(upstream, conversations, missing, outcomes, finish, deadline)
             missing = [row for row in missing if outcomes[row] is None]
             if not missing:
-                return
-        _fill(outcomes, missing, ModelFailed("the model failed on this prompt repeatedly"))
+                break
+        return _filled(outcomes, ModelFailed("the model failed on this prompt repeatedly"))
+
+    def share(self, rows: int) -> int:
+        """Rows for one call of :meth:`generate`: an equal share for each ready server, at most :data:`MAX_ROWS`."""
+        return max(1, min(-(-rows // max(self._upstreams.ready_count, 1)), MAX_ROWS))
 
 
 async def _submit(
@@ -103,9 +87,9 @@ async def _submit(
         upstream.readiness.suspect(exc.message)
     except WireError:
         logger.exception("request %s: the model's answer cannot be read", conversations.request_id)
-        _fill(outcomes, rows, ModelFailed("the model failed on this request"))
+        outcomes[:] = _filled(outcomes, ModelFailed("the model failed on this request"))
     except GatewayError as exc:
-        _fill(outcomes, rows, exc)
+        outcomes[:] = _filled(outcomes, exc)
     finally:
         upstream.prompts_in_flight -= len(rows)
 
@@ -139,24 +123,6 @@ def _place(response: Any, rows: Sequence[int], outcomes: Outcomes, finish: Finis
     return completed
 
 
-def _fill(outcomes: Outcomes, rows: Sequence[int], error: GatewayError) -> None:
-    """Give rows that have no outcome yet this one."""
-    for row in rows:
-        if outcomes[row] is None:
-            outcomes[row] = error
-
-
-def _chunk_size(rows: int, servers: int) -> int:
-    """Rows of one request: an equal share for each ready server, at most :data:`MAX_ROWS`."""
-    share = -(-rows // max(servers, 1))
-    return max(1, min(share, MAX_ROWS))
-
-
-async def _run_all(works: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run side by side; when one fails or the caller is cancelled, none is left running."""
-    tasks = [asyncio.ensure_future(work) for work in works]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
+def _filled(outcomes: Outcomes, error: GatewayError) -> list[Outcome]:
+    """The outcomes, with this one for rows that have none yet."""
+    return [error if outcome is None else outcome for outcome in outcomes]

@@ -44,7 +44,7 @@ async def test_an_empty_list_is_answered_without_the_model(gateway: Gateway, tri
 async def test_ten_thousand_questions(gateway: Gateway, triton: FakeTriton) -> None:
     questions = [f"q{number}" for number in range(10_000)]
     assert (await gateway.predict(questions)).json() == {"response": questions}
-    assert [len(call.questions) for call in triton.calls] == [2048, 2048, 2048, 2048, 1808]
+    assert [len(call.questions) for call in triton.calls] == [1024] * 9 + [784]
 
 
 async def test_rows_that_come_in_groups_and_out_of_order_are_put_in_order(gateway: Gateway, triton: FakeTriton) -> None:
