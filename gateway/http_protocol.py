@@ -8,9 +8,9 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.errors import error_body
 
@@ -151,7 +151,9 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         """Answer on the transport itself, as no application can; then close. An answer that has begun is only ended."""
         if self.transport.is_closing():
             return
-        running = self.cycle if self.cycle and not self.cycle.response_complete else None
+        running = cast("RequestResponseCycle | None", self.cycle)  # there is none before the first request
+        if running is not None and running.response_complete:
+            running = None
         if running is None or not running.response_started:
             record = running.scope["state"].get("record") if running else None
             request_id = record.request_id if record else uuid.uuid4().hex
