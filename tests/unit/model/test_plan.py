@@ -58,7 +58,7 @@ def test_there_are_fewer_where_the_memory_does_not_hold_them(memory: int, count:
 
 
 @pytest.mark.parametrize(
-    "cpus, gpus, count", [(16, 1, 4), (16, 2, 4), (8, 1, 4), (7.5, 1, 3), (8, 2, 2), (2, 1, 1), (0.5, 1, 1)]
+    "cpus, gpus, count", [(16, 1, 4), (16, 2, 4), (4, 1, 4), (3.5, 1, 3), (4, 2, 2), (1, 1, 1), (0.5, 1, 1)]
 )
 def test_there_are_fewer_where_the_cores_do_not_feed_them(cpus: float, gpus: int, count: int) -> None:
     plan = gpu_plan(SMALL, tuple(Gpu(str(number), 80 * GIB) for number in range(gpus)), cpus=cpus)
