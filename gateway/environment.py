@@ -13,7 +13,7 @@ class SettingsError(ValueError):
     """A variable has a value that is not allowed: one line with variable, value and what is allowed."""
 
     def __init__(self, name: str, value: str, allowed: str) -> None:
-        super().__init__(f"{name}={value}: {allowed}")
+        super().__init__(f"{name}={' '.join(value.split())}: {allowed}")
 
 
 class Environment:

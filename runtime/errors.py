@@ -16,7 +16,7 @@ class BadSetting(StartError):
     """An environment variable has a value that cannot be used."""
 
     def __init__(self, variable: str, value: str, allowed: str) -> None:
-        super().__init__(f"{variable}={value}: {allowed}")
+        super().__init__(f"{variable}={' '.join(value.split())}: {allowed}")
 
 
 class TritonUnavailable(StartError):

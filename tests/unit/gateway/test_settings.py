@@ -186,6 +186,12 @@ def test_a_bad_value_is_one_line_with_variable_value_and_allowed(variable: str, 
     assert "\n" not in line
 
 
+def test_a_value_of_two_lines_is_told_in_one() -> None:
+    with pytest.raises(SettingsError) as caught:
+        GatewaySettings.from_env({"MAX_QUEUE": "5\n6"})
+    assert str(caught.value) == "MAX_QUEUE=5 6: a whole number from 1 to 1000000"
+
+
 def test_triton_port_is_used_without_a_url() -> None:
     assert GatewaySettings.from_env({"TRITON_GRPC_PORT": "9001"}).triton_urls == ("127.0.0.1:9001",)
 

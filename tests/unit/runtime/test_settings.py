@@ -112,6 +112,12 @@ def test_a_bad_value_is_named_in_one_line(name: str, value: str) -> None:
     assert "\n" not in message
 
 
+def test_a_value_of_two_lines_is_told_in_one() -> None:
+    with pytest.raises(BadSetting) as caught:
+        settings(SHUTDOWN_GRACE_S="3\n0")
+    assert str(caught.value) == "SHUTDOWN_GRACE_S=3 0: seconds, 0 to 3600"
+
+
 def test_a_draft_model_has_a_folder_too() -> None:
     assert "SPEC_DRAFT_MODEL_DIR" not in settings().model_variables()
     named = settings(SPEC_DRAFT_MODEL_ID="owner/name").model_variables()

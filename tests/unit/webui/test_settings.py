@@ -25,6 +25,12 @@ def test_a_bad_value_is_named(name: str, value: str) -> None:
         WebSettings.from_env({name: value})
 
 
+def test_a_value_of_two_lines_is_told_in_one() -> None:
+    with pytest.raises(SettingsError) as caught:
+        WebSettings.from_env({"WEBUI_PORT": "78\n60"})
+    assert str(caught.value) == "WEBUI_PORT=78 60: a TCP port, 1 to 65535"
+
+
 def test_the_check_needs_no_packages_and_says_what_is_wrong() -> None:
     done = subprocess.run(
         [sys.executable, "-S", "-m", "webui", "--check"],  # -S: without any installed package
