@@ -6,13 +6,35 @@ import contextlib
 import errno
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 _LISTENING = "0A"  # as /proc/net/tcp writes the state
 
 
-def port_problem(address: str, port: int, proc: Path = Path("/proc")) -> str | None:
-    """Why a server cannot listen there, or None if it can."""
+@dataclass(frozen=True)
+class Listener:
+    """Where a server is to listen, and the variables that say so."""
+
+    address: str
+    port: int
+    port_variable: str
+    address_variable: str | None
+    """None: it listens on all addresses."""
+
+    def problem(self, proc: Path = Path("/proc")) -> str | None:
+        """Why the server cannot listen there and what to change, or None if it can."""
+        error = _listening_error(self.address, self.port)
+        if error is None:
+            return None
+        if error.errno == errno.EADDRINUSE:
+            return f"port {self.port} is taken{port_holder(self.port, proc)}; {self.port_variable} names another"
+        at_fault = self.port_variable if error.errno == errno.EACCES else self.address_variable
+        hint = f"; {at_fault} names another" if at_fault else ""
+        return f"cannot listen on {self.address}:{self.port}: {error.strerror or error}{hint}"
+
+
+def _listening_error(address: str, port: int) -> OSError | None:
     try:
         family, _, _, _, target = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, socket.SOCK_STREAM) as probe:
@@ -21,9 +43,7 @@ def port_problem(address: str, port: int, proc: Path = Path("/proc")) -> str | N
             probe.bind(target)
             probe.listen(1)
     except OSError as exc:
-        if exc.errno == errno.EADDRINUSE:
-            return f"port {port} is taken{port_holder(port, proc)}"
-        return f"cannot listen on {address}:{port}: {exc.strerror or exc}"
+        return exc
     return None
 
 

@@ -15,7 +15,7 @@ from runtime.interpreter import Interpreter
 from runtime.limits import open_files_problem, shm_problem
 from runtime.model_folder import check_model_folder
 from runtime.mps_command import mps_problem
-from runtime.ports import port_problem
+from runtime.ports import Listener
 from runtime.settings import ANY_ADDRESS, PROJECT_ROOT, RuntimeSettings, gateway_python
 from runtime.triton_runtime import Wheel, find_installed, stub_python_version, wheel_or_raise
 from runtime.web_page_command import web_page_problem
@@ -80,8 +80,8 @@ def service_checks(settings: RuntimeSettings, environ: Mapping[str, str]) -> Ite
     """What depends on the launcher's settings."""
     yield Check("triton", lambda: triton_problem(settings, environ))
     yield Check("model folder", lambda: model_folder_problem(settings.model_dir))
-    for name, address, port in _listeners(settings):
-        yield Check(name, lambda name=name, address=address, port=port: _named(name, port_problem(address, port)))  # type: ignore[misc]
+    for listener in _listeners(settings):
+        yield Check(listener.port_variable, listener.problem)
     yield Check("ports", lambda: same_port_problem(settings))
     if settings.nvidia_mps == "true":
         yield Check("mps", lambda: mps_problem(environ))
@@ -145,25 +145,27 @@ def model_folder_problem(folder: Path) -> str | None:
 def same_port_problem(settings: RuntimeSettings) -> str | None:
     """One line if two servers are to listen on the same port."""
     names: dict[int, list[str]] = {}
-    for name, _, port in _listeners(settings):
-        names.setdefault(port, []).append(name)
+    for listener in _listeners(settings):
+        names.setdefault(listener.port, []).append(listener.port_variable)
     shared = [f"{' and '.join(users)} are both {port}" for port, users in names.items() if len(users) > 1]
     return "; ".join(shared) or None
 
 
-def _listeners(settings: RuntimeSettings) -> list[tuple[str, str, int]]:
+def _listeners(settings: RuntimeSettings) -> list[Listener]:
     # Before Triton is known, its gRPC address is taken to be the narrow one: that fits both kinds.
-    web_page = [("WEBUI_PORT", settings.web_page_address, settings.web_page_port)] if settings.web_page else []
+    grpc = settings.grpc_address(embedded=True)
+    page = Listener(settings.web_page_address, settings.web_page_port, "WEBUI_PORT", "WEBUI_ADDRESS")
     return [
-        ("GATEWAY_PORT", ANY_ADDRESS, settings.gateway_port),
-        ("TRITON_GRPC_PORT", settings.grpc_address(embedded=True), settings.triton_grpc_port),
-        ("TRITON_METRICS_PORT", settings.triton_metrics_address, settings.triton_metrics_port),
-        *web_page,
+        Listener(ANY_ADDRESS, settings.gateway_port, "GATEWAY_PORT", None),
+        Listener(grpc, settings.triton_grpc_port, "TRITON_GRPC_PORT", "TRITON_GRPC_ADDRESS"),
+        Listener(
+            settings.triton_metrics_address,
+            settings.triton_metrics_port,
+            "TRITON_METRICS_PORT",
+            "TRITON_METRICS_ADDRESS",
+        ),
+        *([page] if settings.web_page else []),
     ]
-
-
-def _named(variable: str, problem: str | None) -> str | None:
-    return f"{problem}; {variable} names another" if problem else None
 
 
 def report(problems: list[Problem]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +82,8 @@ class RuntimeSettings:
             gateway_port=_port(environ, "GATEWAY_PORT", 8000),
             triton_grpc_port=_port(environ, "TRITON_GRPC_PORT", 8001),
             triton_metrics_port=_port(environ, "TRITON_METRICS_PORT", 8002),
-            triton_grpc_address=_text(environ, "TRITON_GRPC_ADDRESS"),
-            triton_metrics_address=_text(environ, "TRITON_METRICS_ADDRESS") or LOOPBACK,
+            triton_grpc_address=_address(environ, "TRITON_GRPC_ADDRESS"),
+            triton_metrics_address=_address(environ, "TRITON_METRICS_ADDRESS") or LOOPBACK,
             triton_server_dir=Path(server_dir).absolute() if server_dir else None,
             gateway_python=gateway_python(environ),
             triton_runtime_dir=Path(_text(environ, "TRITON_RUNTIME_DIR") or root / ".triton").absolute(),
@@ -95,7 +96,7 @@ class RuntimeSettings:
             triton_restart_window_s=_seconds(environ, "TRITON_RESTART_WINDOW_S", 1800.0, zero=False),
             nvidia_mps=_switch(environ, "NVIDIA_MPS", "0, 1 or auto"),
             web_page=_flag(environ, "WEBUI"),
-            web_page_address=_text(environ, "WEBUI_ADDRESS") or LOOPBACK,
+            web_page_address=_address(environ, "WEBUI_ADDRESS") or LOOPBACK,
             web_page_port=_port(environ, "WEBUI_PORT", 7860),
         )
 
@@ -147,6 +148,16 @@ def _draft_dir(environ: Mapping[str, str], root: Path) -> Path | None:
     if folder:
         return Path(folder).expanduser().absolute()
     return default_model_dir(model_id, root).absolute() if model_id else None
+
+
+def _address(environ: Mapping[str, str], name: str) -> str | None:
+    text = _text(environ, name)
+    if text is None:
+        return None
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise BadSetting(name, text, "an IP address") from None
 
 
 def _port(environ: Mapping[str, str], name: str, default: int) -> int:

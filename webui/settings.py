@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -36,7 +37,7 @@ class WebSettings:
         """
         gateway_port = _port(environ, "GATEWAY_PORT", 8000)
         return cls(
-            address=_text(environ, "WEBUI_ADDRESS") or LOOPBACK,
+            address=_address(environ, "WEBUI_ADDRESS", LOOPBACK),
             port=_port(environ, "WEBUI_PORT", 7860),
             gateway_url=_url(environ, "WEBUI_GATEWAY_URL", f"http://{LOOPBACK}:{gateway_port}"),
             api_key=_text(environ, "API_KEY"),
@@ -45,6 +46,14 @@ class WebSettings:
 
 def _text(environ: Mapping[str, str], name: str) -> str | None:
     return environ.get(name, "").strip() or None
+
+
+def _address(environ: Mapping[str, str], name: str, default: str) -> str:
+    text = _text(environ, name) or default
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise SettingsError(name, text, "an IP address") from None
 
 
 def _port(environ: Mapping[str, str], name: str, default: int) -> int:

@@ -37,7 +37,7 @@ IN_WORDS: dict[str, tuple[str, str | None]] = {
     "text": ("something", None),
     "a folder": ("/some/folder", None),
     "a file": ("/some/file", None),
-    "an IP address": ("192.0.2.1", None),
+    "an IP address": ("192.0.2.1", "localhost"),
     "an http or https URL": ("http://collector:4318", "collector:4318"),
     "a JSON object": ('{"a": 1}', "[1]"),
     "a JSON object of names and folders": ('{"a": "/some/folder"}', '{"a": 1}'),

@@ -81,6 +81,15 @@ def test_a_bad_setting_that_two_report_is_told_once(project: Path) -> None:
     assert report(problems).count("GATEWAY_PORT") == 1
 
 
+def test_a_bad_address_is_blamed_on_its_own_variable(project: Path) -> None:
+    def told(address: str) -> str:
+        _, problems = preflight({**os.environ, "TRITON_METRICS_ADDRESS": address}, project)
+        return report(problems)
+
+    assert "TRITON_METRICS_ADDRESS=everywhere: an IP address\n" in told("everywhere")
+    assert "; TRITON_METRICS_ADDRESS names another\n" in told("203.0.113.7")
+
+
 def test_the_last_line_of_a_failed_settings_check_is_the_problem(project: Path) -> None:
     check = ["-c", "import sys; sys.exit('a warning\\nTOP_P=2: 0 to 1')"]
     assert settings_problem([sys.executable, *check], os.environ, project) == "TOP_P=2: 0 to 1"

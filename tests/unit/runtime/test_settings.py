@@ -79,6 +79,12 @@ def test_grpc_is_closed_to_others_with_the_embedded_triton_unless_asked_for() ->
     assert settings(TRITON_GRPC_ADDRESS="10.0.0.1").grpc_address(embedded=True) == "10.0.0.1"
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0", "10.0.0.1", "::", "::1", "fe80::1%eth0"])
+def test_an_address_may_be_of_either_kind(address: str) -> None:
+    found = settings(TRITON_GRPC_ADDRESS=address, TRITON_METRICS_ADDRESS=address, WEBUI_ADDRESS=address)
+    assert {found.triton_grpc_address, found.triton_metrics_address, found.web_page_address} == {address}
+
+
 @pytest.mark.parametrize("text,meaning", [("AUTO", "auto"), ("1", "true"), ("True", "true"), ("no", "false")])
 def test_use_vllm(text: str, meaning: str) -> None:
     assert settings(USE_VLLM=text).use_vllm == meaning
@@ -92,6 +98,9 @@ def test_use_vllm(text: str, meaning: str) -> None:
         ("TRITON_GRPC_PORT", "http"),
         ("TRITON_METRICS_PORT", "80.5"),
         ("TRITON_METRICS_PORT", "８００２"),
+        ("TRITON_GRPC_ADDRESS", "localhost"),
+        ("TRITON_METRICS_ADDRESS", "everywhere"),
+        ("WEBUI_ADDRESS", "127.0.0.1:7860"),
         ("SHUTDOWN_GRACE_S", "-1"),
         ("SHUTDOWN_GRACE_S", "nan"),
         ("SHUTDOWN_GRACE_S", "inf"),

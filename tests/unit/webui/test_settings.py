@@ -18,7 +18,8 @@ def test_defaults_and_blank_is_unset() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("WEBUI_PORT", "0"), ("WEBUI_PORT", "x"), ("WEBUI_GATEWAY_URL", "there:8000")]
+    ("name", "value"),
+    [("WEBUI_PORT", "0"), ("WEBUI_PORT", "x"), ("WEBUI_ADDRESS", "all"), ("WEBUI_GATEWAY_URL", "there:8000")],
 )
 def test_a_bad_value_is_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"{name}={value}: "):
