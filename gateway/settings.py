@@ -18,6 +18,7 @@ _DEFAULT_MODEL_ID = "bundled:smollm2"
 _DEFAULT_STOP_STRINGS = ("<|im_end|>", "<|endoftext|>")
 _MAX_PROMPTS = 1_000_000
 _DAY_S = 86_400.0
+_HOST_PORT = re.compile(r"(?:[^\s/:\[\]]+|\[[^\s/\[\]]+\]):([0-9]{1,5})")  # IPv6 in brackets
 _URL = re.compile(r"https?://[^\s/]+(/\S*)?")
 
 LogFormat = Literal["text", "json"]
@@ -175,8 +176,8 @@ def _triton_urls(env: Environment) -> tuple[str, ...]:
     port = env.integer("TRITON_GRPC_PORT", 8001, 1, 65535)
     urls = tuple(dict.fromkeys(env.words("TRITON_URL", (f"127.0.0.1:{port}",))))
     for url in urls:
-        host, _, number = url.rpartition(":")
-        if not host or "/" in url or not (number.isascii() and number.isdigit() and 1 <= int(number) <= 65535):
+        match = _HOST_PORT.fullmatch(url)
+        if match is None or not 1 <= int(match[1]) <= 65535:
             raise SettingsError("TRITON_URL", url, "host:port of Triton's gRPC, or several separated by commas")
     return urls
 

@@ -22,6 +22,7 @@ from typing import NoReturn
 from runtime import processes
 from runtime.errors import StartError
 from runtime.fatal_listener import MARKER, RUN_DIR_VARIABLE
+from runtime.gateway_command import gateway_variables
 from runtime.interpreter import Interpreter
 from runtime.limits import raise_open_files
 from runtime.log_pump import LogPump
@@ -111,6 +112,7 @@ class Launcher:
         environ = {
             **self._environ,
             **self._settings.model_variables(),
+            **gateway_variables(self._settings, self._environ),
             **self._temporary_folder(),
             **(mps_variables(self._settings, self._run_dir) if has_mps else {}),
             RUN_ID_VARIABLE: self._run_id,

@@ -1,4 +1,4 @@
-"""Is a TCP port free, and if not, who has it?"""
+"""Addresses and TCP ports: how they are written, and whether one is free; if not, who has it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LISTENING = "0A"  # as /proc/net/tcp writes the state
+
+
+def bracketed(address: str) -> str:
+    """An IP address as it stands before a colon and a port: IPv6 has colons of its own."""
+    return f"[{address}]" if ":" in address else address
+
+
+def host_port(address: str, port: int) -> str:
+    """``10.0.0.5:8001``, ``[::1]:8001``."""
+    return f"{bracketed(address)}:{port}"
 
 
 @dataclass(frozen=True)
@@ -31,7 +41,7 @@ class Listener:
             return f"port {self.port} is taken{port_holder(self.port, proc)}; {self.port_variable} names another"
         at_fault = self.port_variable if error.errno == errno.EACCES else self.address_variable
         hint = f"; {at_fault} names another" if at_fault else ""
-        return f"cannot listen on {self.address}:{self.port}: {error.strerror or error}{hint}"
+        return f"cannot listen on {host_port(self.address, self.port)}: {error.strerror or error}{hint}"
 
 
 def _listening_error(address: str, port: int) -> OSError | None:

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from runtime.settings import LOOPBACK, RuntimeSettings
+from runtime.ports import host_port
+from runtime.settings import LOOPBACK, RuntimeSettings, reached_at
 
 PROBE_EVERY_S = 0.5
 TELL_EVERY_S = 10.0
@@ -73,10 +74,15 @@ class Readiness:
 def ready_line(settings: RuntimeSettings, seconds: float) -> str:
     """The line people wait for: the addresses and a command to try."""
     url = f"http://{LOOPBACK}:{settings.gateway_port}"
-    grpc = f"{LOOPBACK}:{settings.triton_grpc_port}"
-    metrics = f"http://{LOOPBACK}:{settings.triton_metrics_port}/metrics"
-    page = f", web page http://{LOOPBACK}:{settings.web_page_port}" if settings.web_page else ""
+    grpc = host_port(*settings.grpc_target)
+    metrics = _url(settings.triton_metrics_address, settings.triton_metrics_port)
+    page = f", web page {_url(settings.web_page_address, settings.web_page_port)}" if settings.web_page else ""
     return (
-        f"ready after {seconds:.0f} s: {url} (documentation {url}/docs), Triton gRPC {grpc}, metrics {metrics}{page}; "
+        f"ready after {seconds:.0f} s: {url} (documentation {url}/docs), Triton gRPC {grpc}, "
+        f"metrics {metrics}/metrics{page}; "
         f"try: curl -s {url}/predict -H 'Content-Type: application/json' -d '{{\"prompt\": \"What is a GPU?\"}}'"
     )
+
+
+def _url(address: str, port: int) -> str:
+    return f"http://{host_port(reached_at(address), port)}"

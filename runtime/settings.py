@@ -15,6 +15,7 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_MODEL_ID = "bundled:smollm2"
 LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = "0.0.0.0"
+_LOOPBACK_OF = {ANY_ADDRESS: LOOPBACK, "::": "::1"}
 
 Switch = Literal["auto", "true", "false"]
 UseVllm = Literal["auto", "true", "false", "echo"]
@@ -121,8 +122,12 @@ class RuntimeSettings:
     @property
     def grpc_target(self) -> tuple[str, int]:
         """Where this machine reaches Triton's gRPC, whichever Triton it is."""
-        host = self.triton_grpc_address or LOOPBACK
-        return (LOOPBACK if host == ANY_ADDRESS else host), self.triton_grpc_port
+        return reached_at(self.triton_grpc_address or LOOPBACK), self.triton_grpc_port
+
+
+def reached_at(address: str) -> str:
+    """Where this machine reaches a server that listens there."""
+    return _LOOPBACK_OF.get(address, address)
 
 
 def gateway_python(environ: Mapping[str, str]) -> Path | None:

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from runtime.devices import gpu_present
 from runtime.interpreter import Interpreter
+from runtime.ports import bracketed
 from runtime.processes import end_strays, end_with_parent
 from runtime.settings import RuntimeSettings
 from runtime.triton_runtime import TritonRuntime, obtain
@@ -51,6 +52,7 @@ def triton_environment(
 
 def triton_arguments(settings: RuntimeSettings, runtime: TritonRuntime, run_id: str) -> list[str]:
     """The command line of tritonserver, the program included. Flags as of Triton 2.51; nothing newer is used."""
+    metrics_address = settings.triton_metrics_address
     return [
         str(runtime.server),
         f"--model-repository={settings.model_repository}",
@@ -63,13 +65,14 @@ def triton_arguments(settings: RuntimeSettings, runtime: TritonRuntime, run_id: 
         "--allow-sagemaker=false",
         "--allow-vertex-ai=false",
         "--allow-grpc=true",
-        f"--grpc-address={settings.grpc_address(runtime.embedded)}",
+        f"--grpc-address={bracketed(settings.grpc_address(runtime.embedded))}",
         f"--grpc-port={settings.triton_grpc_port}",
         # Nobody knows the secret: these doors are closed. It may stand in the process list, it opens nothing else.
         f"--grpc-restricted-protocol={CLOSED_PROTOCOLS}:triton-closed={secrets.token_hex(16)}",
         "--allow-metrics=true",
         f"--allow-gpu-metrics={str(gpu_present()).lower()}",  # without a GPU its collector only complains
-        f"--metrics-address={settings.triton_metrics_address}",
+        # Its HTTP library takes IPv6 only so.
+        f"--metrics-address={'ipv6:' if ':' in metrics_address else ''}{metrics_address}",
         f"--metrics-port={settings.triton_metrics_port}",
         "--pinned-memory-pool-byte-size=0",  # text tensors stay on the CPU
         f"--backend-config=python,shm-default-byte-size={SHM_BYTES}",

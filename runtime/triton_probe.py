@@ -16,6 +16,8 @@ from typing import Any, Literal
 import grpc  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2
 
+from runtime.ports import host_port
+
 Outcome = Literal["answered", "failed", "late"]
 State = Literal["absent", "answers", "starting", "busy", "silent", "dead"]
 
@@ -53,7 +55,7 @@ class TritonProbe:
         """Ask for one token; while that is awaited, and if it fails, for the status. Takes at most all time-outs."""
         if not _accepts(self._address):
             return Sign("absent")
-        target = "{}:{}".format(*self._address)
+        target = host_port(*self._address)
         with ThreadPoolExecutor(1) as waiter, grpc.insecure_channel(target, options=_OPTIONS) as channel:
             # Leaving closes the channel first, which ends a call that is still waited for.
             return self._look(channel, waiter.submit(_ask, channel, probe_request(), self._probe_s))

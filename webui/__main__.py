@@ -25,9 +25,15 @@ def main(arguments: list[str]) -> int:
     return 0 if arguments else _serve(settings)
 
 
+def listen(settings: WebSettings) -> socket.socket:
+    """The page's own socket, of the kind of its address. Raises OSError where nobody can listen."""
+    family = socket.AF_INET6 if ":" in settings.address else socket.AF_INET
+    return socket.create_server((settings.address, settings.port), family=family)
+
+
 def _serve(settings: WebSettings) -> int:
     try:
-        listener = socket.create_server((settings.address, settings.port))
+        listener = listen(settings)
     except OSError as exc:
         where = f"WEBUI_ADDRESS={settings.address} WEBUI_PORT={settings.port}"
         print(f"{where}: a free port is needed ({exc.strerror})", file=sys.stderr)
@@ -38,7 +44,8 @@ def _serve(settings: WebSettings) -> int:
     from webui.app import create_app
 
     app = create_app(settings)
-    print(f"web page: http://{settings.address}:{settings.port}/ for the service at {settings.gateway_url}", flush=True)
+    host = f"[{settings.address}]" if ":" in settings.address else settings.address
+    print(f"web page: http://{host}:{settings.port}/ for the service at {settings.gateway_url}", flush=True)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=_STOP_S)
     uvicorn.Server(config).run(sockets=[listener])
     return 0

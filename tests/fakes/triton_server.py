@@ -131,8 +131,9 @@ def wait_for(gate: asyncio.Event, then: Behaviour = echo) -> Behaviour:
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
     """A Triton server on ``port`` (0: any free one) of the loopback address; runs on the caller's event loop."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, host: str = "127.0.0.1") -> None:
         self.port = port
+        self.host = host
         self.calls: list[Call] = []
         self.probes: list[Call] = []
         self.script: deque[Behaviour] = deque()
@@ -147,7 +148,7 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
 
     @property
     def url(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     async def start(self) -> None:
         """Listen; after :meth:`stop`, on the same port again."""

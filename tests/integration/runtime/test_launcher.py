@@ -85,6 +85,13 @@ def test_it_says_ready_once_and_a_first_sigterm_finishes_what_runs(project: Proj
     assert "token-of" not in text
 
 
+def test_the_gateway_finds_a_triton_that_listens_elsewhere(project: Project) -> None:
+    service = project.start(TRITON_GRPC_ADDRESS="127.0.0.2")
+    assert f"Triton gRPC 127.0.0.2:{project.ports[1]}," in service.wait_for_line("ready after")
+    service.signal(signal.SIGTERM)
+    assert service.wait() == 0
+
+
 def test_the_mps_daemon_is_there_before_triton_and_until_it_has_gone(project: Project) -> None:
     service = project.start(**project.add_nvidia_mps())
     service.wait_for_line("ready after")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Iterator
@@ -17,19 +18,24 @@ from tests.fakes.triton_server import FakeTriton, hang, refuse
 READY = {"engines": [{"state": "ready", "seconds_since_step": 0.5}]}
 
 
-@pytest.fixture
-def triton() -> Iterator[FakeTriton]:
-    """A server on an event loop of its own: the probe blocks its caller's thread."""
+@contextlib.contextmanager
+def running(server: FakeTriton) -> Iterator[FakeTriton]:
+    """The server on an event loop of its own: the probe blocks its caller's thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    server = FakeTriton()
     asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
     yield server
     asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
     thread.join()
     loop.close()
+
+
+@pytest.fixture
+def triton() -> Iterator[FakeTriton]:
+    with running(FakeTriton()) as server:
+        yield server
 
 
 def look(triton: FakeTriton, probe_s: float = 10.0, status_s: float = 10.0) -> Sign:
@@ -42,6 +48,15 @@ def test_a_model_that_generates(triton: FakeTriton) -> None:
     (call,) = triton.calls
     assert call.sampling_parameters == [{"max_tokens": 1, "temperature": 0.0}]
     assert "triton_grpc_error" not in call.metadata
+
+
+def test_a_model_at_an_ipv6_address() -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with running(FakeTriton(host="[::1]")) as triton:
+        assert TritonProbe(("::1", triton.port), 10.0, 10.0).look().state == "answers"
 
 
 def test_a_model_that_finds_fault_with_the_probe_is_alive(triton: FakeTriton) -> None:

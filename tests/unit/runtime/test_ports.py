@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from runtime import ports
-from runtime.ports import Listener, port_holder
+from runtime.ports import Listener, host_port, port_holder
 
 
 def problem(address: str, port: int, proc: Path = Path("/proc")) -> str | None:
@@ -43,6 +43,12 @@ def test_where_proc_does_not_tell_the_port_is_enough(tmp_path: Path) -> None:
         port = server.getsockname()[1]
         assert port_holder(port, tmp_path) == ""
         assert problem("127.0.0.1", port, tmp_path) == f"port {port} is taken; SOME_PORT names another"
+
+
+def test_ipv6_has_brackets_before_a_port() -> None:
+    assert host_port("10.0.0.5", 8001) == "10.0.0.5:8001"
+    assert host_port("::1", 8001) == "[::1]:8001"
+    assert "listen on [2001:db8::7]:8001: " in str(problem("2001:db8::7", 8001))
 
 
 def test_an_address_that_is_not_of_this_machine_is_to_be_changed_not_the_port() -> None:

@@ -70,6 +70,16 @@ def test_it_can_be_stopped_while_it_waits() -> None:
     readiness.stop()  # returns
 
 
+def test_the_ready_line_has_the_addresses_that_were_chosen() -> None:
+    names = ("TRITON_GRPC_ADDRESS", "TRITON_METRICS_ADDRESS", "WEBUI_ADDRESS")
+    line = ready_line(RuntimeSettings.from_env({"WEBUI": "1", **dict.fromkeys(names, "10.0.0.5")}), 1.0)
+    for part in ("gRPC 10.0.0.5:8001,", "http://10.0.0.5:8002/metrics,", "web page http://10.0.0.5:7860;"):
+        assert part in line
+    line = ready_line(RuntimeSettings.from_env({"WEBUI": "1", **dict.fromkeys(names, "::")}), 1.0)
+    for part in ("gRPC [::1]:8001,", "http://[::1]:8002/metrics,", "web page http://[::1]:7860;"):
+        assert part in line
+
+
 def test_the_ready_line_is_one_line_with_everything_to_try() -> None:
     line = ready_line(SETTINGS, 41.3)
     assert "\n" not in line

@@ -79,6 +79,14 @@ def test_grpc_is_closed_to_others_with_the_embedded_triton_unless_asked_for() ->
     assert settings(TRITON_GRPC_ADDRESS="10.0.0.1").grpc_address(embedded=True) == "10.0.0.1"
 
 
+@pytest.mark.parametrize(
+    "address,host",
+    [("", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "::1"), ("10.0.0.1", "10.0.0.1"), ("0::1", "::1")],
+)
+def test_this_machine_reaches_triton_where_it_listens(address: str, host: str) -> None:
+    assert settings(TRITON_GRPC_ADDRESS=address, TRITON_GRPC_PORT="9001").grpc_target == (host, 9001)
+
+
 @pytest.mark.parametrize("address", ["0.0.0.0", "10.0.0.1", "::", "::1", "fe80::1%eth0"])
 def test_an_address_may_be_of_either_kind(address: str) -> None:
     found = settings(TRITON_GRPC_ADDRESS=address, TRITON_METRICS_ADDRESS=address, WEBUI_ADDRESS=address)

@@ -67,6 +67,11 @@ def test_ports_and_addresses() -> None:
     assert flags(TRITON_METRICS_ADDRESS="0.0.0.0")["--metrics-address"] == ["0.0.0.0"]
 
 
+def test_ipv6_addresses_as_triton_takes_them() -> None:
+    found = flags(TRITON_GRPC_ADDRESS="::1", TRITON_METRICS_ADDRESS="::")
+    assert (found["--grpc-address"], found["--metrics-address"]) == (["[::1]"], ["ipv6:::"])
+
+
 def test_a_fraction_of_a_second_of_grace_is_not_lost() -> None:
     assert flags(SHUTDOWN_GRACE_S="2.5")["--exit-timeout-secs"] == ["33"]  # 30 more for the engines
 

@@ -50,8 +50,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def triton_listens() -> bool:
+    host, _, port = os.environ["TRITON_URL"].rpartition(":")
     try:
-        socket.create_connection(("127.0.0.1", int(os.environ["TRITON_GRPC_PORT"])), timeout=1).close()
+        socket.create_connection((host, int(port)), timeout=1).close()
     except OSError:
         return False
     return True

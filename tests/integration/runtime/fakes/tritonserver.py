@@ -17,7 +17,7 @@ ENGINE = "import time; time.sleep(600)"
 
 
 def main() -> None:
-    port = next(int(text.partition("=")[2]) for text in sys.argv if text.startswith("--grpc-port="))
+    flags = dict(text.split("=", 1) for text in sys.argv[1:])
     print(f"tritonserver {os.getpid()} loads", flush=True)
     time.sleep(float(os.environ.get("FAKE_LOAD_S", "0.1")))
     if os.environ.get("FAKE_FAIL"):
@@ -26,7 +26,7 @@ def main() -> None:
     engine = subprocess.Popen([sys.executable, "-c", stubborn + ENGINE])
     print(f"engine {engine.pid}", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with socket.create_server(("127.0.0.1", port)) as server:
+    with socket.create_server((flags["--grpc-address"], int(flags["--grpc-port"]))) as server:
         print("tritonserver listens", flush=True)
         while True:
             server.accept()[0].close()
