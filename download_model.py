@@ -34,8 +34,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         options = Options.parse(argv, os.environ)
         prepare_clients()
-        secrets = [secret for secret in (options.token, os.environ.get("HF_TOKEN")) if secret]
-        sys.stderr = cast(TextIO, Redacted(sys.stderr, secrets))  # for good: a last traceback goes through it too
+        sys.stderr = cast(
+            TextIO, Redacted(sys.stderr, options.secrets)
+        )  # for good: a last traceback goes through it too
         obtain(options.model, token=options.token, verify=options.verify)
     except DownloadError as exc:
         say(str(exc))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from download.errors import DownloadError
-from runtime.model_folder import DEFAULT_MODEL_ID, Origin, default_model_dir
+from runtime.model_folder import DEFAULT_MODEL_ID, HUB_TOKENS, Origin, default_model_dir
 
 SOURCES = "modelscope:<owner>/<name> (also without the scheme), hf:<name>, file:<folder>, bundled:smollm2"
 FLAGS = {**dict.fromkeys(("1", "true", "yes", "on"), True), **dict.fromkeys(("0", "false", "no", "off"), False)}
@@ -39,6 +39,8 @@ class Options:
     draft_optional: bool
     verify: bool
     token: str | None
+    secrets: tuple[str, ...]
+    """The tokens of all hubs, which must not be shown."""
 
     @classmethod
     def parse(cls, argv: Sequence[str], environ: Mapping[str, str]) -> Options:
@@ -54,6 +56,7 @@ class Options:
             draft_optional=_flag("SPEC_DRAFT_OPTIONAL", given),
             verify="verify" in arguments,
             token=given.get("MODELSCOPE_API_TOKEN"),
+            secrets=tuple(given[name] for name in HUB_TOKENS if name in given),
         )
 
 

@@ -30,6 +30,8 @@ from typing import Any
 DEFAULT_MODEL_ID = "bundled:smollm2"
 MANIFEST_NAME = "download_manifest.json"
 STARTED_NAME = "download_started.json"
+# What the hubs' clients take for a token. Nothing is fetched at run time, so only the download needs one.
+HUB_TOKENS = ("MODELSCOPE_API_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 
 # One of these is enough for a tokenizer: fast, SentencePiece, byte-level BPE, WordPiece, Mistral's.
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from runtime.devices import gpu_present
 from runtime.interpreter import Interpreter
+from runtime.model_folder import HUB_TOKENS
 from runtime.ports import bracketed
 from runtime.processes import end_strays, end_with_parent
 from runtime.settings import RuntimeSettings
@@ -28,7 +29,9 @@ CLOSED_PROTOCOLS = "shared-memory,model-repository,trace,logging"
 SHM_BYTES = 8 << 20
 SHM_GROWTH_BYTES = 4 << 20
 # The model fetches nothing and admits nobody: what is not in its environment cannot leak from it.
-NOT_FOR_TRITON = ("API_KEY", "ADMIN_TOKEN", "MODELSCOPE_API_TOKEN", "HF_TOKEN")
+# The headers of traces may hold a collector's key; the traces are the gateway's.
+_OTLP_HEADERS = tuple(f"OTEL_EXPORTER_OTLP_{kind}HEADERS" for kind in ("", "TRACES_", "METRICS_", "LOGS_"))
+NOT_FOR_TRITON = ("API_KEY", "ADMIN_TOKEN", *HUB_TOKENS, *_OTLP_HEADERS)
 
 
 def triton_environment(

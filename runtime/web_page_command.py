@@ -13,9 +13,10 @@ from typing import NoReturn
 from runtime.errors import StartError
 from runtime.processes import end_with_parent
 from runtime.settings import PROJECT_ROOT
+from runtime.triton_command import NOT_FOR_TRITON
 
-# The page asks the person for the admin token, and fetches nothing.
-_NOT_FOR_THE_PAGE = ("ADMIN_TOKEN", "MODELSCOPE_API_TOKEN", "HF_TOKEN")
+# The page asks the person for the admin token, and fetches nothing; the key is for the gateway, which it asks.
+NOT_FOR_THE_PAGE = tuple(name for name in NOT_FOR_TRITON if name != "API_KEY")
 
 
 def web_page_python(root: Path = PROJECT_ROOT) -> str | None:
@@ -39,5 +40,5 @@ def run_web_page(environ: Mapping[str, str]) -> NoReturn:
     if python is None:
         raise StartError(web_page_problem() or "")
     end_with_parent(signal.SIGTERM)
-    kept = {name: value for name, value in environ.items() if name not in _NOT_FOR_THE_PAGE}
+    kept = {name: value for name, value in environ.items() if name not in NOT_FOR_THE_PAGE}
     os.execve(python, [python, "-m", "webui"], kept)

@@ -23,7 +23,8 @@ pytestmark = pytest.mark.timeout(300)
 
 NOBODY = 65534
 AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-SECRETS = {name: f"secret-{name.lower()}-7Q" for name in ("API_KEY", "ADMIN_TOKEN", "MODELSCOPE_API_TOKEN", "HF_TOKEN")}
+NAMES = ("API_KEY", "ADMIN_TOKEN", "MODELSCOPE_API_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+SECRETS = {name: f"secret-{name.lower()}-7Q" for name in NAMES}
 
 
 def nobody_can_run_it() -> bool:

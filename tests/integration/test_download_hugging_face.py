@@ -103,13 +103,14 @@ def test_after_a_failure_a_partial_folder_will_not_do_without_a_network(
     assert "has not finished" in check_model_folder(dest)[0]
 
 
-def test_modelscopes_token_stays_away_and_hf_token_is_sent_and_hidden(
-    hub: ModelHub, downloader: Downloader, dest: Path
+@pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
+def test_modelscopes_token_stays_away_and_hugging_faces_is_sent_and_hidden(
+    hub: ModelHub, downloader: Downloader, dest: Path, name: str
 ) -> None:
     arguments = ("--model", "hf:owner/name", "--dest", dest)
     hub.token = "hf_right"
-    refused = downloader.run(*arguments, "--token", "ms-4f1c", HF_TOKEN="hf_wrong")
+    refused = downloader.run(*arguments, "--token", "ms-4f1c", **{name: " hf_wrong\t"})
     assert refused.code == 1
     assert "hf_wrong" not in refused.err + refused.out
     assert {request.authorization for request in hub.seen} == {"Bearer hf_wrong"}
-    assert downloader.run(*arguments, HF_TOKEN="hf_right").code == 0
+    assert downloader.run(*arguments, **{name: "hf_right"}).code == 0

@@ -47,6 +47,12 @@ def test_the_command_line_wins_and_its_blank_values_do_not_count() -> None:
     assert options.token == "environ"
 
 
+def test_the_tokens_of_all_hubs_are_secrets() -> None:
+    assert parse(HF_TOKEN=" ").secrets == ()
+    options = parse("--token", "ms", HF_TOKEN=" hf\n", HUGGING_FACE_HUB_TOKEN="older ")
+    assert options.secrets == ("ms", "hf", "older")
+
+
 def test_blank_variables_are_unset() -> None:
     names = ("MODEL_ID", "MODEL_DIR", "SPEC_DRAFT_MODEL_ID", "SPEC_DRAFT_OPTIONAL", "MODELSCOPE_API_TOKEN")
     assert parse(**dict.fromkeys(names, "  ")) == parse()

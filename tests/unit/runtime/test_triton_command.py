@@ -54,7 +54,9 @@ def test_text_is_utf_8_and_the_model_is_named(python: Interpreter) -> None:
 
 
 def test_the_gateways_secrets_stay_with_the_gateway(python: Interpreter) -> None:
-    secrets = dict.fromkeys(("API_KEY", "ADMIN_TOKEN", "MODELSCOPE_API_TOKEN", "HF_TOKEN"), "secret")
+    names = ("API_KEY", "ADMIN_TOKEN", "MODELSCOPE_API_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+    headers = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
+    secrets = dict.fromkeys((*names, *headers), "secret")
     assert "secret" not in triton_environment(secrets, settings(), EMBEDDED, python).values()
 
 

@@ -10,7 +10,7 @@ from runtime.errors import BadSetting
 from runtime.preflight import preflight, same_port_problem
 from runtime.readiness import ready_line
 from runtime.settings import RuntimeSettings
-from runtime.web_page_command import web_page_problem, web_page_python
+from runtime.web_page_command import NOT_FOR_THE_PAGE, web_page_problem, web_page_python
 
 
 def test_it_is_off_unless_asked_for() -> None:
@@ -26,6 +26,11 @@ def test_its_own_environment_is_taken_where_it_is(tmp_path: Path) -> None:
     own.touch()
     assert web_page_python(tmp_path) == str(own)
     assert web_page_problem(tmp_path) is None
+
+
+def test_of_the_secrets_it_gets_the_gateways_key_alone() -> None:
+    assert {"ADMIN_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "OTEL_EXPORTER_OTLP_HEADERS"} < set(NOT_FOR_THE_PAGE)
+    assert "API_KEY" not in NOT_FOR_THE_PAGE
 
 
 def test_its_bad_settings_and_its_port_are_told_before_the_start() -> None:
