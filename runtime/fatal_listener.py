@@ -23,7 +23,7 @@ from typing import BinaryIO
 from runtime.settings import RuntimeSettings
 
 RUN_DIR_VARIABLE = "SERVICE_RUN_DIR"
-MARKER = "gave-up"
+GAVE_UP = "gave-up"  # the launcher's pipe in that folder: what goes through it needs no room on a disk
 FAILED_LOADS = 3  # as many as startretries in supervisord.conf, and one
 _TRITON = "triton"
 # Without these the service still serves: what their loss means.
@@ -151,9 +151,20 @@ def main(environ: Mapping[str, str]) -> int:
     watch = Watch(RestartWatch(settings.triton_max_restarts, settings.triton_restart_window_s))
     reason = listen(sys.stdin.buffer, sys.stdout.buffer, settings.grpc_target, watch)
     if reason:
-        (Path(environ[RUN_DIR_VARIABLE]) / MARKER).write_text(reason)
-        os.kill(supervisord, signal.SIGTERM)
+        give_up(reason, Path(environ[RUN_DIR_VARIABLE]) / GAVE_UP, supervisord)
     return 0
+
+
+def give_up(reason: str, pipe: Path, supervisord: int) -> None:
+    """Tell the launcher why, and end supervisord, whether or not the launcher could be told."""
+    try:
+        launcher = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)  # without a reader this fails at once
+        os.write(launcher, reason.encode())
+        os.close(launcher)
+    except OSError as exc:
+        print(f"gave up: {reason} (the launcher cannot be told: {exc})", file=sys.stderr, flush=True)
+    finally:
+        os.kill(supervisord, signal.SIGTERM)
 
 
 def _fields(line: bytes) -> dict[str, str]:

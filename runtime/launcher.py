@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from typing import NoReturn
 
 from runtime import processes
 from runtime.errors import StartError
-from runtime.fatal_listener import MARKER, RUN_DIR_VARIABLE
+from runtime.fatal_listener import GAVE_UP, RUN_DIR_VARIABLE
 from runtime.gateway_command import gateway_variables
 from runtime.interpreter import Interpreter
 from runtime.limits import raise_open_files
@@ -79,6 +80,8 @@ class Launcher:
         """supervisord's, once it has ended."""
         self._draining_since: float | None = None
         self._orphans: dict[int, float] = {}
+        os.mkfifo(run_dir / GAVE_UP)
+        self._gave_up = os.open(run_dir / GAVE_UP, os.O_RDONLY | os.O_NONBLOCK)
 
     def run(self) -> int:
         """Start, stay, stop.
@@ -198,9 +201,9 @@ class Launcher:
         processes.send([pid for pid in overdue if not processes.tidies_up(pid)], signal.SIGKILL)
 
     def _final_status(self, supervisord_status: int) -> int:
-        marker = self._run_dir / MARKER
-        if marker.exists():
-            self._logs.say(f"gave up: {marker.read_text()}")
+        reason = os.read(self._gave_up, select.PIPE_BUF)
+        if reason:
+            self._logs.say(f"gave up: {reason.decode()}")
             return 1
         if supervisord_status == 0:
             self._logs.say("stopped")

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from runtime import fatal_listener
-from runtime.fatal_listener import Event, RestartWatch, Watch, judge, read_event
+from runtime.fatal_listener import Event, RestartWatch, Watch, give_up, judge, read_event
 
 NOWHERE = ("127.0.0.1", 1)
 
@@ -17,6 +22,14 @@ def loaded_triton() -> Iterator[tuple[str, int]]:
     """An address where somebody listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()
+
+
+@pytest.fixture
+def supervisord() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that waits to be ended."""
+    with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as process:
+        yield process
+        process.kill()
 
 
 def message(name: str, payload: str = "") -> bytes:
@@ -109,3 +122,26 @@ def test_a_load_that_succeeds_begins_the_count_anew(loaded_triton: tuple[str, in
 
 def test_other_programs_may_end_as_often_as_they_like() -> None:
     assert listen(io.BytesIO(process_event("EXITED", "gateway") * 10), io.BytesIO(), NOWHERE) is None
+
+
+def test_the_reason_reaches_the_launcher_without_a_disk(tmp_path: Path, supervisord: subprocess.Popen[bytes]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    launcher = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert os.read(launcher, 100) == b""
+        give_up("gateway cannot be kept running", tmp_path / "pipe", supervisord.pid)
+        assert os.read(launcher, 100) == b"gateway cannot be kept running"
+    finally:
+        os.close(launcher)
+    assert supervisord.wait(10) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize("launcher", ["gone", "without its folder"])
+def test_supervisord_is_ended_though_the_launcher_cannot_be_told(
+    tmp_path: Path, supervisord: subprocess.Popen[bytes], launcher: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if launcher == "gone":
+        os.mkfifo(tmp_path / "pipe")
+    give_up("triton ended 6 times within 600 s", tmp_path / "pipe", supervisord.pid)
+    assert supervisord.wait(10) == -signal.SIGTERM
+    assert capsys.readouterr().err.startswith("gave up: triton ended 6 times within 600 s (the launcher cannot be told")
