@@ -15,12 +15,18 @@ from gateway.errors import BadValue
 
 _MAX_INT32 = 2**31 - 1
 _MAX_LOGPROBS = 20
+_MAX_STOPS = 64
 _NO_EFFECT = Field(default=None, description="Accepted; has no effect here.")
 
 Text = Annotated[str, Field(min_length=1)]
 TokenId = Annotated[int, Field(ge=0, le=_MAX_INT32)]
 TokenIds = Annotated[list[Annotated[StrictInt, Field(ge=0, le=_MAX_INT32)]], Field(min_length=1)]
 Prompt = StrictStr | TokenIds | list[StrictStr] | list[TokenIds]
+# Where several types are allowed pydantic tells what is wrong for each; the client need have meant none of them.
+_ALLOWED = {
+    "prompt": "a text, a list of texts, a list of token ids, or a list of such lists; not an empty list",
+    "stop": f"a text, or a list of at most {_MAX_STOPS} texts; none of them empty",
+}
 
 
 class StreamOptions(BaseModel):
@@ -60,7 +66,7 @@ class CommonRequest(BaseModel):
     n: int = Field(default=1, ge=1, le=128)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    stop: Text | Annotated[list[Text], Field(max_length=64)] | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=_MAX_STOPS)] | None = None
     seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
@@ -163,11 +169,10 @@ def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
 def _bad_field(problem: Any) -> BadValue:
     place = [part for part in problem["loc"] if not _names_a_choice(part)]
     param = ".".join(map(str, place))
-    if place == ["prompt"] or place[:1] == ["prompt"]:
-        expected = "must be a text, a list of texts, a list of token ids, or a list of such lists; not an empty list"
-        return BadValue(f"prompt: {expected}", param="prompt")
     if problem["type"] == "extra_forbidden":
         return BadValue(f"{param[:80]}: this parameter is not supported", param=param, code="unsupported_parameter")
+    if place and place[0] in _ALLOWED:
+        return BadValue(f"{place[0]}: must be {_ALLOWED[place[0]]}", param=place[0])
     return BadValue(f"{param}: {problem['msg']}", param=param)
 
 

@@ -53,6 +53,20 @@ def test_a_prompt_is_of_one_kind(prompt: Any) -> None:
         completion_samples(completion(prompt=prompt), "")
 
 
+@pytest.mark.parametrize("stop", ["", [""], ["a", 5], ["a", ""], 5, {"a": 1}, ["a"] * 65])
+def test_a_bad_stop_is_told_what_is_allowed(stop: Any) -> None:
+    with pytest.raises(BadValue) as caught:
+        chat(stop=stop)
+    assert caught.value.param == "stop"
+    assert caught.value.message == "stop: must be a text, or a list of at most 64 texts; none of them empty"
+
+
+def test_the_prompt_of_a_chat_is_an_unknown_field() -> None:
+    with pytest.raises(BadValue, match="prompt: this parameter is not supported") as caught:
+        chat(prompt="a")
+    assert (caught.value.param, caught.value.code) == ("prompt", "unsupported_parameter")
+
+
 def test_the_usage_so_far_needs_the_usage() -> None:
     wish = StreamWish.of(chat(stream=True, stream_options={"continuous_usage_stats": True}))
     assert (wish.include_usage, wish.continuous_usage) == (False, False)
