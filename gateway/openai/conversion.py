@@ -92,10 +92,19 @@ def prompt_inputs(wish: CompletionRequest) -> tuple[InputKind, Sequence[bytes]]:
     if not prompts:
         raise BadValue("prompt: the list is empty", param="prompt")
     if isinstance(prompts[0], str):
+        if "" in prompts:
+            raise BadValue("prompt: an empty text; at least one character is needed", param="prompt")
         return "text", [prompt.encode() for prompt in prompts]
     if isinstance(prompts[0], int):
         prompts = [prompts]
     return "token_ids", [orjson.dumps(prompt) for prompt in prompts]
+
+
+def refusal(error: BadValue, kind: InputKind) -> BadValue:
+    """The model's refusal in the words of this API: the model names Triton's inputs, which are no fields here."""
+    field = "messages" if kind == "messages" else "prompt"
+    text = error.message.removeprefix("sampling_parameters: ").replace("'text_input'", field)
+    return BadValue(text, param=field if text.startswith(("the prompt ", field)) else None)
 
 
 def sampling_parameters(wish: CommonRequest, max_tokens: int, logprobs: int | None) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 
 from gateway.admission import Admission
-from gateway.errors import UnknownModel
+from gateway.errors import BadValue, UnknownModel
 from gateway.metrics import Metrics
 from gateway.middleware.context import RequestRecord
 from gateway.openai.answers import AnswerForm, Choice, Usage
-from gateway.openai.conversion import StreamWish
+from gateway.openai.conversion import StreamWish, refusal
 from gateway.settings import GatewaySettings
 from gateway.triton.samples import SampleRequest
 from gateway.triton.sampling import Sampler
@@ -101,9 +101,12 @@ class OpenAIService:
     async def _pieces(self, wanted: SampleRequest) -> AsyncGenerator[Any, None]:
         deadline = time.monotonic() + self._limits.request_timeout_s
         await self._wait_ready()
-        async with aclosing(self._sampler.pieces(wanted, deadline)) as found:
-            async for pieces in found:
-                yield pieces
+        try:
+            async with aclosing(self._sampler.pieces(wanted, deadline)) as found:
+                async for pieces in found:
+                    yield pieces
+        except BadValue as exc:
+            raise refusal(exc, wanted.kind) from exc
 
     async def _wait_ready(self) -> None:
         started = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -10,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import BadValue
-from gateway.openai.conversion import StreamWish, chat_samples, completion_samples
+from gateway.openai.conversion import StreamWish, chat_samples, completion_samples, refusal
 from gateway.openai.logprobs import chat_logprobs, completion_logprobs
 from gateway.openai.schemas import ChatRequest, CompletionRequest, parse_request
+from gateway.triton.samples import InputKind
 from llm_model import parameters
+from llm_model.errors import InvalidArgument
+from llm_model.prompts import read_messages, read_token_ids
 
 HELLO: Any = [{"role": "user", "content": "a"}]
 
@@ -59,6 +63,45 @@ def test_a_bad_stop_is_told_what_is_allowed(stop: Any) -> None:
         chat(stop=stop)
     assert caught.value.param == "stop"
     assert caught.value.message == "stop: must be a text, or a list of at most 64 texts; none of them empty"
+
+
+@pytest.mark.parametrize("prompt", ["", ["a", ""]])
+def test_an_empty_prompt_is_refused(prompt: Any) -> None:
+    with pytest.raises(BadValue, match="prompt: an empty text") as caught:
+        completion_samples(completion(prompt=prompt), "")
+    assert caught.value.param == "prompt"
+
+
+@pytest.mark.parametrize(
+    ("kind", "read", "param", "message"),
+    [
+        (
+            "token_ids",
+            lambda: read_token_ids(b"[1, 100]", 100),
+            "prompt",
+            "prompt must be a JSON list of token ids from 0 to 99",
+        ),
+        (
+            "messages",
+            lambda: read_messages(b"[]"),
+            "messages",
+            "messages: must be a JSON list of at least one message",
+        ),
+        (
+            "text",
+            lambda: parameters.parse(b'{"top_p": 0}'),
+            None,
+            "'top_p' has value 0. Expected `float` > 0.0",
+        ),
+    ],
+)
+def test_the_models_refusals_name_the_fields_of_this_api(
+    kind: InputKind, read: Callable[[], Any], param: str | None, message: str
+) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        read()
+    error = refusal(BadValue(refused.value.message), kind)
+    assert (error.param, error.message) == (param, message)
 
 
 def test_the_prompt_of_a_chat_is_an_unknown_field() -> None:

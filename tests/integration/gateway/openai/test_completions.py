@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import grpc  # type: ignore[import-untyped]
 import openai
 import pytest
 
-from tests.fakes.sampling_triton import Part, SamplingTriton, parts
+from tests.fakes.sampling_triton import Part, SamplingTriton, parts, pieces
+from tests.fakes.triton_server import Refuse
 from tests.integration.gateway.harness import Gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -77,8 +79,39 @@ async def test_logprobs_of_a_stream_go_on_counting(client: openai.AsyncOpenAI) -
 
 async def test_a_bad_prompt_of_many_is_the_requests_error(client: openai.AsyncOpenAI, triton: SamplingTriton) -> None:
     triton.plays.append(parts([Part(0, "a", "stop"), Part(1, "", "error", ("INVALID_ARG", "the prompt is too long"))]))
-    with pytest.raises(openai.BadRequestError, match="too long"):
+    with pytest.raises(openai.BadRequestError, match="too long") as caught:
         await complete(client, ["a", "b"])
+    assert caught.value.param == "prompt"
+
+
+TOO_LONG = "the prompt has 600 tokens; allowed are 1 to 511"
+NO_TOKEN = "'text_input' must be a JSON list of token ids from 0 to 99"
+
+
+@pytest.mark.parametrize(
+    "path, body, said, param, told",
+    [
+        ("chat/completions", {"messages": HELLO}, TOO_LONG, "messages", TOO_LONG),
+        ("completions", {"prompt": "a"}, TOO_LONG, "prompt", TOO_LONG),
+        ("completions", {"prompt": [100]}, NO_TOKEN, "prompt", NO_TOKEN.replace("'text_input'", "prompt")),
+        ("completions", {"prompt": "a"}, "sampling_parameters: 'seed' is odd", None, "'seed' is odd"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_the_model_refuses_is_told_by_the_field_that_was_sent(
+    gateway: Gateway,
+    triton: SamplingTriton,
+    path: str,
+    body: dict[str, Any],
+    said: str,
+    param: str | None,
+    told: str,
+    stream: bool,
+) -> None:
+    triton.plays.append(pieces(then=Refuse(grpc.StatusCode.INTERNAL, f"INVALID_ARG: {said}")))
+    answer = await gateway.client.post(f"/v1/{path}", json={**body, "stream": stream})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"], error["message"]) == (400, param, told)
 
 
 async def test_the_model_is_listed(client: openai.AsyncOpenAI, gateway: Gateway) -> None:
@@ -147,6 +180,8 @@ async def test_what_a_chat_cannot_have_is_refused_by_name(
         ("logprobs", {"logprobs": 21}),
         ("prompt", {"prompt": []}),
         ("prompt", {"prompt": [[]]}),
+        ("prompt", {"prompt": ""}),
+        ("prompt", {"prompt": ["a", ""]}),
         ("prompt", {"prompt": ["a", 1]}),
         ("prompt", {"prompt": [1, "a"]}),
         ("prompt", {"prompt": [-1]}),
