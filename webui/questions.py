@@ -50,7 +50,7 @@ def read_questions(path: Path) -> list[Question]:
         BadUpload: naming the first line that is none of these.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: U+2028 may stand in a text
     except UnicodeDecodeError as exc:
         raise BadUpload("error.not_utf8", file=path.name) from exc
     questions = [_question(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
@@ -67,7 +67,7 @@ def write_answers(answers: Sequence[Answer], path: Path) -> None:
 def _question(line: str, number: int) -> Question:
     try:
         fields = json.loads(line)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise BadUpload("error.bad_line", number=number) from exc
     question = _of_fields(fields) if isinstance(fields, dict) else None
     if question is None:

@@ -55,6 +55,7 @@ def test_lines_end_at_line_feeds_only_and_blank_ones_are_skipped(tmp_path: Path)
     ("line", "reason"),
     [
         ("{", "line 2: not JSON"),
+        pytest.param("[" * 100_000, "line 2: not JSON", id="deep"),
         ("[]", "line 2: not an object"),
         ('{"prompt": "a"}', "line 2: none of the fields reference"),
         ('{"prompt": " ", "reference": "b"}', "line 2: prompt is ' '"),

@@ -35,7 +35,7 @@ def read_jsonl(file: Path) -> list[Question]:
 def _question(line: str, place: str) -> Question:
     try:
         row = json.loads(line)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise UsageError(f"{place}: not JSON: {exc}") from exc
     if not isinstance(row, dict):
         raise UsageError(f"{place}: not an object")

@@ -32,7 +32,30 @@ def test_the_common_shapes_are_read(tmp_path: Path, line: dict[str, object], que
     assert read_questions(file_of(tmp_path, "\ufeff" + json.dumps(line) + "\n\n")) == [question]
 
 
-@pytest.mark.parametrize("line", ["nonsense", "[1]", "{}", '{"prompt": " "}', '{"prompt": 3}', '{"messages": []}'])
+def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:
+    question = Question("one\u2028two\u2029three\x85four", "r")
+    lines = [json.dumps({"prompt": question.text, "reference": "r"}, ensure_ascii=False), '{"prompt": "q"}', ""]
+    for end in ("\n", "\r\n"):
+        assert read_questions(file_of(tmp_path, end.join(lines))) == [question, Question("q")]
+
+
+def test_what_was_written_can_be_asked_again(tmp_path: Path) -> None:
+    write_answers([Answer(Question("one\u2028two"), "three\x85four")], tmp_path / "out.jsonl")
+    assert read_questions(tmp_path / "out.jsonl") == [Question("one\u2028two", "three\x85four")]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "nonsense",
+        "[1]",
+        "{}",
+        '{"prompt": " "}',
+        '{"prompt": 3}',
+        '{"messages": []}',
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
 def test_a_line_without_a_question_is_named(tmp_path: Path, line: str) -> None:
     with pytest.raises(BadUpload, match="Line 2 is not a JSON object with a question"):
         read_questions(file_of(tmp_path, '{"prompt": "q"}\n' + line))
