@@ -68,6 +68,19 @@ def test_how_it_asks(questions: Path, status: str, mode: str, requests: int) -> 
         assert service.requests[0]["prompt"] == list(QUESTIONS)
 
 
+def test_a_proxy_of_the_environment_is_not_asked(
+    questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with FakeService(QUESTIONS.__getitem__) as service:
+        arguments = ("--url", service.url, "--threshold", 0.99, "--ready-timeout", 1, "--out", tmp_path / "run")
+        assert evaluate(questions, *arguments) == 0
+    assert summary(tmp_path / "run")["model"] == "fake-model"
+
+
 def test_so_many_questions_are_on_their_way_at_a_time(questions: Path) -> None:
     with FakeService(QUESTIONS.__getitem__, barrier=threading.Barrier(5)) as service:
         assert evaluate(questions, "--url", service.url, "--mode", 5) == 0

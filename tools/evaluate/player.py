@@ -52,7 +52,9 @@ def play(plan: Plan, prompts: Sequence[str], on_answered: OnAnswered = lambda co
 async def _play(plan: Plan, prompts: Sequence[str], on_answered: OnAnswered) -> Played:
     answers = [UNANSWERED] * len(prompts)
     # The limit is the whole run's: no time-out of a single request may be shorter.
-    async with httpx.AsyncClient(base_url=plan.url, timeout=None, limits=httpx.Limits(max_connections=None)) as client:
+    # trust_env: a proxy for the way out must not stand before a service on the same machine.
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=plan.url, timeout=None, limits=limits, trust_env=False) as client:
         began = time.monotonic()
         work = _batch if plan.concurrency == 0 else _singles
         task = asyncio.create_task(work(_Asker(client, plan), prompts, answers, on_answered))

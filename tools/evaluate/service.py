@@ -26,7 +26,8 @@ def wait_healthy(url: str, timeout_s: float, check: Callable[[], None] = lambda:
     """
     deadline = time.monotonic() + timeout_s
     seen = "nothing"
-    with httpx.Client(base_url=url, timeout=5) as client:
+    # trust_env: a proxy for the way out must not stand before a service on the same machine.
+    with httpx.Client(base_url=url, timeout=5, trust_env=False) as client:
         while True:
             try:
                 reply = client.get("/")
@@ -44,7 +45,7 @@ def wait_healthy(url: str, timeout_s: float, check: Callable[[], None] = lambda:
 def read_info(url: str) -> dict[str, Any]:
     """Return what ``GET /info`` says, or nothing: other servers need not have it."""
     try:
-        reply = httpx.get(f"{url}/info", timeout=10)
+        reply = httpx.get(f"{url}/info", timeout=10, trust_env=False)
         info = reply.json() if reply.status_code == 200 else {}
     except (httpx.TransportError, ValueError):
         return {}
