@@ -86,9 +86,16 @@ def script(fake_gateway: FakeGateway) -> Iterator[Script]:
 
 
 @pytest.fixture(scope="session")
-def page_url(fake_gateway: FakeGateway, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def page_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the page over the fake gateway has its temporary files."""
+    return tmp_path_factory.mktemp("webui")
+
+
+@pytest.fixture(scope="session")
+def page_url(fake_gateway: FakeGateway, page_folder: Path) -> Iterator[str]:
     """The page over the fake gateway."""
-    with web_page(fake_gateway.url, tmp_path_factory.mktemp("webui") / "page.log", API_KEY="the-key") as url:
+    log = page_folder / "page.log"
+    with web_page(fake_gateway.url, log, API_KEY="the-key", TMPDIR=str(page_folder)) as url:
         yield url
 
 

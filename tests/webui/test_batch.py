@@ -10,6 +10,7 @@ from typing import Any
 from playwright.sync_api import Page, expect
 
 from tests.fakes.web_gateway import Refusal, Script
+from tests.webui.conftest import wait_for
 
 
 def upload(page: Page, file: Path) -> None:
@@ -35,7 +36,9 @@ def run(page: Page) -> None:
     page.locator("#batch-start").click()
 
 
-def test_all_questions_are_asked_scored_and_can_be_downloaded(page: Page, script: Script, tmp_path: Path) -> None:
+def test_all_questions_are_asked_scored_and_can_be_downloaded(
+    page: Page, script: Script, tmp_path: Path, page_folder: Path
+) -> None:
     script.answers = {"one": "线程块是一组线程", "two": ""}
     lines = [
         {"prompt": "one", "reference": "线程块是一组线程"},
@@ -54,6 +57,7 @@ def test_all_questions_are_asked_scored_and_can_be_downloaded(page: Page, script
     expect(rows.nth(1).locator("td")).to_have_text(["2", "two", "the model failed on it", "0.0000"])
     expect(rows.nth(2).locator("td")).to_have_text(["3", "three", "answer to three", ""])
     assert [batch["prompt"] for batch in script.batches] == [["one", "two"], ["three"]]
+    wait_for(lambda: not list(page_folder.glob("llm-webui-*")), "the results are left to Gradio, which deletes them")
     with page.expect_download() as download:
         page.locator("#batch-download").click()
     saved = [json.loads(line) for line in Path(download.value.path()).read_text(encoding="utf-8").splitlines()]

@@ -95,7 +95,9 @@ class BatchTab:
             self._stops.finish(session, stop)
         answers = scored(progress.answers) if can_score() else progress.answers
         notice = trouble + _told(language, progress, answers, time.monotonic() - began)
-        yield notice, _table(language, answers), _download(answers)
+        # Gradio copies the file to its own cache, which it empties after a day, before it asks for what comes next.
+        with tempfile.TemporaryDirectory(prefix="llm-webui-") as folder:
+            yield notice, _table(language, answers), _download(answers, Path(folder))
 
     def _stop(self, request: gr.Request) -> None:
         self._stops.stop(request.session_hash or "")
@@ -136,10 +138,8 @@ def _score(score: float | None) -> str:
     return "" if score is None else f"{score:.4f}"
 
 
-def _download(answers: Sequence[Answer]) -> Any:
+def _download(answers: Sequence[Answer], folder: Path) -> Any:
     if not answers:
         return gr.update(visible=False)
-    # Gradio copies it to its own cache, which it empties after a day; this folder's name keeps two runs apart.
-    folder = Path(tempfile.mkdtemp(prefix="llm-webui-"))
     write_answers(answers, folder / "results.jsonl")
     return gr.update(value=str(folder / "results.jsonl"), visible=True)
