@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
 from llm_model.engines.base import GenerationRequest, Sample
-from llm_model.engines.transformers_queue import BatchLimits, RowQueue
+from llm_model.engines.transformers_queue import _GATHER_S, BatchLimits, RowQueue
 from llm_model.engines.transformers_row import EndTokens, Row
 from llm_model.errors import EngineUnavailable, ModelError
 from llm_model.parameters import SamplingParameters
@@ -140,9 +139,23 @@ def test_worker_sleeps_until_a_row_comes() -> None:
     assert answers == [True]
 
 
-def test_full_batch_does_not_wait_for_more() -> None:
+class Pauses(threading.Condition):
+    """Each wait is noted and ends at once, as if its time had passed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float | None] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seen.append(timeout)
+        return False
+
+
+@pytest.mark.parametrize(("rows", "pauses"), [(1, 1), (2, 0), (3, 0)])
+def test_only_a_batch_with_room_waits_for_more(rows: int, pauses: int, monkeypatch: pytest.MonkeyPatch) -> None:
     queue = RowQueue(BatchLimits(rows=2, prefill_tokens=100, cache_tokens=200))
-    queue.submit([make_row(), make_row()])
-    began = time.monotonic()
+    queue.submit([make_row() for _ in range(rows)])
+    condition = Pauses()
+    monkeypatch.setattr(queue, "_changed", condition)
     assert queue.wait_for_rows()
-    assert time.monotonic() - began < 0.5
+    assert condition.seen == [_GATHER_S] * pauses
