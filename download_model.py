@@ -34,9 +34,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         options = Options.parse(argv, os.environ)
         prepare_clients()
-        sys.stderr = cast(
-            TextIO, Redacted(sys.stderr, options.secrets)
-        )  # for good: a last traceback goes through it too
+        # For good: a last traceback goes through it too.
+        sys.stderr = cast(TextIO, Redacted(sys.stderr, options.secrets))
         obtain(options.model, token=options.token, verify=options.verify)
     except DownloadError as exc:
         say(str(exc))
