@@ -32,7 +32,6 @@ pytestmark = [
     pytest.mark.timeout(600),
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
-    pytest.mark.usefixtures("garbage_stays_here"),
     pytest.mark.filterwarnings("default"),  # vLLM's imports and its children are not ours to keep free of warnings
 ]
 
