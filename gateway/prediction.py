@@ -18,7 +18,7 @@ from gateway.errors import BadValue, GatewayError
 from gateway.metrics import Metrics
 from gateway.policy.answer import finish_answer
 from gateway.policy.budget import BudgetPolicy, Plan
-from gateway.policy.messages import SystemPrompt
+from gateway.policy.messages import MessageEncoder, SystemPrompt
 from gateway.policy.sampling import SamplingEncoder, SamplingOptions
 from gateway.policy.streaming import StreamedAnswer
 from gateway.settings import GatewaySettings
@@ -64,6 +64,13 @@ class FinalAnswer(NamedTuple):
     finish_reason: str
 
 
+class Encoders(NamedTuple):
+    """What is the same for all questions of a request: how they are put to the model."""
+
+    messages: MessageEncoder
+    sampling: SamplingEncoder
+
+
 class Predictor:
     """Answers questions by the answer policy."""
 
@@ -100,7 +107,6 @@ class Predictor:
             answers: list[str | GatewayError] = [BadValue("the prompt is empty")] * len(questions.prompts)
             prediction = Prediction(answers)
             if asked:
-                await self._wait_ready()
                 outcomes = await self._generate(questions, asked, prediction, deadline)
                 await self._turns.take()  # many answers can come at once
                 for place, outcome in zip(asked, outcomes, strict=True):
@@ -111,11 +117,13 @@ class Predictor:
         self, questions: Questions, asked: Sequence[int], prediction: Prediction, deadline: float
     ) -> list[Outcome]:
         """Generate the answers in shares: the model works on the first while the next are prepared."""
+        encoders = self._encoders(questions)
+        await self._wait_ready()
         size = self._generator.share(len(asked))
         shares: list[asyncio.Future[list[Outcome]]] = []
         try:
             for start in range(0, len(asked), size):
-                plans, conversations = await self._prepare(questions, asked[start : start + size])
+                plans, conversations = await self._prepare(questions, encoders, asked[start : start + size])
                 finish = partial(self._finish, plans, prediction)
                 work = self._generator.generate(conversations, finish, deadline)
                 if start + size >= len(asked):
@@ -128,18 +136,25 @@ class Predictor:
             for share in shares:
                 share.cancel()
 
-    async def _prepare(self, questions: Questions, asked: Sequence[int]) -> tuple[list[Plan], Conversations]:
-        messages = self._system_prompt.encoder(questions.system_prompt)
-        sampling = SamplingEncoder(self._settings.sampling, questions.options)
+    def _encoders(self, questions: Questions) -> Encoders:
+        """One request has one system prompt, whenever its parts are prepared."""
+        return Encoders(
+            self._system_prompt.encoder(questions.system_prompt),
+            SamplingEncoder(self._settings.sampling, questions.options),
+        )
+
+    async def _prepare(
+        self, questions: Questions, encoders: Encoders, asked: Sequence[int]
+    ) -> tuple[list[Plan], Conversations]:
         plans: list[Plan] = []
         encoded: list[bytes] = []
         for part in _slices(len(asked)):
             for i in part:
                 prompt = questions.prompts[asked[i]]
                 plans.append(self._budget.plan(prompt, questions.options.max_new_tokens))
-                encoded.append(messages.encode(prompt))
+                encoded.append(encoders.messages.encode(prompt))
             await _let_others_run(part, len(asked))
-        parameters = [sampling.encode(plan.max_tokens) for plan in plans]
+        parameters = [encoders.sampling.encode(plan.max_tokens) for plan in plans]
         return plans, Conversations(encoded, parameters, questions.request_id)
 
     async def _wait_ready(self) -> None:
@@ -157,7 +172,7 @@ class Predictor:
         if _is_blank(questions.prompts[0]):
             raise BadValue("the prompt is empty")
         with self.admission.places(1):
-            (plan,), asked = await self._prepare(questions, [0])
+            (plan,), asked = await self._prepare(questions, self._encoders(questions), [0])
             await self._wait_ready()
             opens_think = bool((await self._upstreams.properties()).get("opens_think"))
             answer = StreamedAnswer(plan, self._settings.answer, opens_think=opens_think)
