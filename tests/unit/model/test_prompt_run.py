@@ -8,6 +8,7 @@ import pytest
 
 from llm_model.engines.base import CallbackEngine, Done, GenerationRequest, Outcome, Sample
 from llm_model.engines.pool import EnginePool
+from llm_model.engines.prompt_run import PromptRun
 from llm_model.errors import EngineDied, GenerationFailed, InvalidArgument
 from llm_model.parameters import SamplingParameters
 from tests.unit.model.fake_engines import ScriptedEngine, echo, for_ever, raising, until
@@ -31,6 +32,11 @@ class HeldEngine(ScriptedEngine):
         self.cancelled.append(request_id)
 
 
+def begin(pool: EnginePool, done: Done) -> PromptRun:
+    (run,) = pool.begin_all([(PROMPT, done)])
+    return run
+
+
 def work(pool: EnginePool) -> list[int]:
     return [status.outstanding_tokens for status in pool.status()]
 
@@ -44,7 +50,7 @@ def test_the_fake_takes_callbacks_and_the_others_do_not() -> None:
 async def test_an_engine_that_takes_callbacks_needs_no_task(outcome: Outcome) -> None:
     engine = HeldEngine()
     pool, told, tasks = EnginePool([engine]), [], asyncio.all_tasks()
-    run = pool.begin(PROMPT, told.append)
+    run = begin(pool, told.append)
     assert (list(engine.begun), work(pool), told) == (["r"], [8], [])
     engine.begun["r"](outcome)
     assert (told, work(pool)) == ([outcome], [0])
@@ -56,7 +62,7 @@ async def test_an_engine_that_takes_callbacks_needs_no_task(outcome: Outcome) ->
 async def test_a_run_that_is_cancelled_tells_nothing() -> None:
     engine = HeldEngine()
     pool, told = EnginePool([engine]), []
-    run = pool.begin(PROMPT, told.append)
+    run = begin(pool, told.append)
     assert run.cancel()
     assert (engine.cancelled, work(pool)) == (["r"], [0])
     assert not run.cancel()
@@ -66,7 +72,7 @@ async def test_a_run_that_is_cancelled_tells_nothing() -> None:
 async def test_after_a_death_another_engine_finishes_it() -> None:
     dying, other = HeldEngine("a"), ScriptedEngine("b", echo)
     pool, told = EnginePool([dying, other]), []
-    pool.begin(PROMPT, told.append)
+    begin(pool, told.append)
     dying.alive = False
     dying.begun["r"](EngineDied("killed"))
     assert work(pool) == [0, 0]
@@ -79,7 +85,7 @@ async def test_deaths_are_counted_from_the_first_on() -> None:
     """One on the engine with callbacks, then two in the task: the third one is alone, and its prompt is given up."""
     dying, others = HeldEngine("a"), [ScriptedEngine(name, raising(EngineDied("killed"))) for name in "bc"]
     pool, told = EnginePool([dying, *others]), []
-    pool.begin(PROMPT, told.append)
+    begin(pool, told.append)
     dying.alive = False
     dying.begun["r"](EngineDied("killed"))
     await until(lambda: told)
@@ -90,7 +96,7 @@ async def test_deaths_are_counted_from_the_first_on() -> None:
 async def test_it_may_be_cancelled_in_its_task_too() -> None:
     engine = ScriptedEngine("a", for_ever)
     pool, told = EnginePool([engine]), []
-    run = pool.begin(PROMPT, told.append)
+    run = begin(pool, told.append)
     await until(lambda: engine.running)
     assert run.cancel()
     await until(lambda: not engine.running)
@@ -102,6 +108,6 @@ async def test_without_a_live_engine_the_error_is_told() -> None:
     engine = HeldEngine()
     engine.alive = False
     told: list[Outcome] = []
-    EnginePool([engine]).begin(PROMPT, told.append)
+    begin(EnginePool([engine]), told.append)
     await until(lambda: told)
     assert str(told[0]).endswith("no engine is alive")

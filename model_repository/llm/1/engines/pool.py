@@ -80,10 +80,6 @@ class EnginePool:
         free, choose = self._takers(), self._placement.choose
         return [PromptRun(prompt, done, choose(free, prompt), self.generate) for prompt, done in prompts]
 
-    def begin(self, request: GenerationRequest, done: Done) -> PromptRun:
-        """The same for one prompt."""
-        return self.begin_all([(request, done)])[0]
-
     async def generate(self, request: GenerationRequest, deaths: int = 0) -> list[Sample]:
         """Run one prompt to its end; see :meth:`Engine.generate`. ``deaths``: engines that died with it before."""
         while True:
