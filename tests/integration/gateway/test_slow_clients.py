@@ -6,12 +6,13 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from gateway import event_stream, http_protocol
-from tests.fakes.sampling_triton import Part, SampleCall, SamplingTriton
+from tests.fakes.sampling_triton import Part, Play, SampleCall, SamplingTriton
 from tests.fakes.triton_server import FakeTriton, say
 from tests.integration.gateway.harness import Gateway, running_gateway
 from tests.unit.gateway.waiting import until
@@ -19,6 +20,18 @@ from tests.unit.gateway.waiting import until
 CROWD = 200
 LONG = "x" * 20_000_000
 PIECE, ENDLESS = "x" * 10_000, 10_000  # a hundred megabytes
+
+
+@asynccontextmanager
+async def playing(play: Play) -> AsyncIterator[SamplingTriton]:
+    """A fake Triton that answers sample requests like this."""
+    triton = SamplingTriton()
+    triton.play = play
+    await triton.start()
+    try:
+        yield triton
+    finally:
+        await triton.stop()
 
 
 async def test_half_sent_requests_hold_nobody_up_and_are_dropped(
@@ -77,25 +90,19 @@ async def test_a_stream_that_nobody_reads_is_not_gathered_in_memory() -> None:
             made += 1
             yield [Part(0, PIECE)]
 
-    triton = SamplingTriton()
-    triton.play = endless
-    await triton.start()
-    try:
-        async with running_gateway(triton) as gateway:
-            wanted = {"messages": [{"role": "user", "content": "a"}], "stream": True}
-            _, writer = await _ask(gateway, b"/v1/chat/completions", wanted, b"keep-alive")
-            await until(lambda: made > 0)
-            before = -1
-            while made != before:  # until it stands still
-                before = made
-                await asyncio.sleep(0.5)
-            assert made < ENDLESS // 2
-            assert (await gateway.client.get("/")).status_code == 200
-            writer.close()
-            await asyncio.wait_for(triton.samples[0].ended.wait(), 10)
-            assert made < ENDLESS
-    finally:
-        await triton.stop()
+    async with playing(endless) as triton, running_gateway(triton) as gateway:
+        wanted = {"messages": [{"role": "user", "content": "a"}], "stream": True}
+        _, writer = await _ask(gateway, b"/v1/chat/completions", wanted, b"keep-alive")
+        await until(lambda: made > 0)
+        before = -1
+        while made != before:  # until it stands still
+            before = made
+            await asyncio.sleep(0.5)
+        assert made < ENDLESS // 2
+        assert (await gateway.client.get("/")).status_code == 200
+        writer.close()
+        await asyncio.wait_for(triton.samples[0].ended.wait(), 10)
+        assert made < ENDLESS
 
 
 @pytest.mark.parametrize("connection", [b"keep-alive", b"close"])
@@ -136,10 +143,7 @@ async def test_a_stream_that_nobody_reads_ends_after_its_time(
         while True:
             yield [Part(0, PIECE)]
 
-    triton = SamplingTriton()
-    triton.play = endless
-    await triton.start()
-    try:
+    async with playing(endless) as triton:
         async with running_gateway(triton, REQUEST_TIMEOUT_S="2") as gateway:
             wanted = {"messages": [{"role": "user", "content": "a"}], "stream": True}
             _, writer = await _ask(gateway, b"/v1/chat/completions", wanted, b"keep-alive")
@@ -148,8 +152,6 @@ async def test_a_stream_that_nobody_reads_ends_after_its_time(
             writer.close()
         told = {record.name for record in caplog.records if record.levelname == "ERROR"}
         assert not told & {"uvicorn.error", "gateway.event_stream", "gateway.request"}
-    finally:
-        await triton.stop()
 
 
 async def _ask(

@@ -14,6 +14,7 @@ import pytest
 
 from runtime.triton_probe import Sign, TritonProbe
 from tests.fakes.triton_server import FakeTriton, hang, refuse
+from tests.ipv6 import needs_ipv6
 
 READY = {"engines": [{"state": "ready", "seconds_since_step": 0.5}]}
 
@@ -50,11 +51,8 @@ def test_a_model_that_generates(triton: FakeTriton) -> None:
     assert "triton_grpc_error" not in call.metadata
 
 
+@needs_ipv6
 def test_a_model_at_an_ipv6_address() -> None:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        pytest.skip("no IPv6 here")
     with running(FakeTriton(host="[::1]")) as triton:
         assert TritonProbe(("::1", triton.port), 10.0, 10.0).look().state == "answers"
 
