@@ -95,5 +95,9 @@ def _logging_config(level: str, failures: str) -> dict[str, Any]:
         "disable_existing_loggers": False,
         "formatters": {"plain": plain},
         "handlers": {"console": console, _HANDLER: to_file},
-        "loggers": {"vllm": {"handlers": ["console", _HANDLER], "level": level, "propagate": False}},
+        "loggers": {
+            "vllm": {"handlers": ["console", _HANDLER], "level": level, "propagate": False},
+            # It warns of schedulers that are not vLLM's, of which ours (vllm_scheduler.py) is one on purpose.
+            "vllm.config.scheduler": {"level": "ERROR"},
+        },
     }

@@ -1,4 +1,4 @@
-"""vLLM as an engine of the pool. The only file that imports vLLM, and only its public names.
+"""vLLM as an engine of the pool. Only this file and vllm_scheduler.py import vLLM; this one only its public names.
 
 Differences between vLLM's versions live here too, each with the version it concerns.
 """
@@ -33,7 +33,7 @@ from .failure_log import FailureLog, cause, first_line, fitting_length
 from .places import BatchPlaces
 from .stats import EngineStats
 from .vllm_figures import take_iteration_stats, take_scheduler_stats
-from .vllm_options import Device
+from .vllm_options import Device, has_our_scheduler
 from .vllm_sampling import sample_of, sampling_fields, structure_fields
 
 try:  # 0.28 on: bad requests raise this; before, ValueError
@@ -103,7 +103,7 @@ class VllmEngine:
             await self._launch({**self._options, "max_model_len": length})
 
     async def _launch(self, options: dict[str, Any]) -> None:
-        arguments = AsyncEngineArgs(**_known_options(options, self._user_options))
+        arguments = _EngineArgs(**_known_options(options, self._user_options))
         failures = FailureLog.of(os.environ)
         failures.mark()
         try:
@@ -161,6 +161,18 @@ class VllmEngine:
         llm, self._llm = self._llm, None
         if llm is not None:
             await asyncio.to_thread(llm.shutdown)
+
+
+class _EngineArgs(AsyncEngineArgs):  # type: ignore[misc, unused-ignore]
+    """Engine arguments whose engine gets our scheduler where that is known to do what vLLM's does."""
+
+    def create_engine_config(self, *args: Any, **kwargs: Any) -> Any:
+        config = super().create_engine_config(*args, **kwargs)
+        if has_our_scheduler():
+            from . import vllm_scheduler
+
+            vllm_scheduler.use(config)
+        return config
 
 
 def _known_options(options: dict[str, Any], user_options: Collection[str]) -> dict[str, Any]:

@@ -32,6 +32,8 @@ _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM has room fo
 _MAX_LORAS = 8  # in one step of a GPU; memory is set aside for each
 _DEVICES = Path("/dev")
 _FEW_CPUS = 2
+# Those with which vllm_scheduler.py has been compared, built by vLLM itself; a vendor's build may have other code.
+_VERSIONS_OF_OUR_SCHEDULER = re.compile(r"(0\.25\.1|0\.32\.0)(\+(cu\d+|cpu))?")
 _BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
@@ -170,6 +172,11 @@ def installed_version() -> str:
 def installed_release() -> tuple[int, ...]:
     """Major, minor and patch version of the installed vLLM; empty if there is none."""
     return tuple(int(part) for part in re.findall(r"\d+", installed_version())[:3])
+
+
+def has_our_scheduler() -> bool:
+    """Whether ``vllm_scheduler.py`` does what the installed vLLM's scheduler would."""
+    return _VERSIONS_OF_OUR_SCHEDULER.fullmatch(installed_version()) is not None
 
 
 def expected_device(gpu_present: bool) -> Device:
