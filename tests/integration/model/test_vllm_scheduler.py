@@ -178,7 +178,7 @@ def told_to_the_model(output: Any) -> Any:
     return (
         sorted(rows),
         sorted(new),
-        dict(output.num_scheduled_tokens),
+        list(output.num_scheduled_tokens.items()),
         output.total_num_scheduled_tokens,
         sorted(output.finished_req_ids),
         sorted(cached.resumed_req_ids),
@@ -195,9 +195,10 @@ def state(scheduler: Any) -> Any:
         name: {key: repr(value) for key, value in vars(request).items() if key not in left_out}
         for name, request in scheduler.requests.items()
     }
-    free = scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
+    pool = scheduler.kv_cache_manager.block_pool
+    kept = sorted(map(repr, pool.cached_block_hash_to_block._cache))
     waiting = sorted(request.request_id for request in scheduler.waiting)
-    return rows, [request.request_id for request in scheduler.running], waiting, free
+    return rows, [request.request_id for request in scheduler.running], waiting, pool.get_num_free_blocks(), kept
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -242,8 +243,9 @@ def test_it_does_what_vllms_does(config: Any, ahead: int, v2: bool, blocks: int,
         ({"async_scheduling": True}, "ShortWayAsyncScheduler"),
         ({"scheduler_cls": "operators.own"}, None),
         ({"long_prefill_token_threshold": 32}, None),
+        ({"max_num_scheduled_tokens": MAX_TOKENS_A_STEP + 1}, None),
     ],
-    ids=["synchronous", "asynchronous", "the operator's", "with a rule for long prompts"],
+    ids=["synchronous", "asynchronous", "the operator's", "a rule for long prompts", "a budget beyond the step's"],
 )
 def test_who_gets_it(config: Any, settings: dict[str, Any], chosen: str | None) -> None:
     from llm_model.engines import vllm_scheduler

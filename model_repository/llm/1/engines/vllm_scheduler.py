@@ -42,10 +42,12 @@ def _suits(config: Any) -> bool:
     return (
         scheduler.scheduler_cls is None
         and not scheduler.long_prefill_token_threshold
+        and (scheduler.max_num_scheduled_tokens or 0) <= scheduler.max_num_batched_tokens
         and parallel.pipeline_parallel_size == parallel.data_parallel_size == 1
         and config.speculative_config is None
         and config.kv_transfer_config is None
         and config.ec_transfer_config is None
+        and not config.model_config.is_diffusion
     )
 
 
@@ -81,6 +83,7 @@ class ShortWayScheduler(Scheduler):  # type: ignore[misc, unused-ignore]
             len(groups) == 1
             and type(groups[0]) is FullAttentionSpec
             and groups[0].block_size == block_size == (kwargs.get("hash_block_size") or block_size)
+            and not self.kv_cache_manager.watermark_blocks  # kept free only while vLLM sees rows that run
             and not any(getattr(self, name, None) for name in _WANT_ALL_ROWS)
         )
         self._counts_in_flight = False
@@ -186,7 +189,10 @@ class ShortWayScheduler(Scheduler):  # type: ignore[misc, unused-ignore]
         cached.num_output_tokens[:0] = [
             request.num_output_tokens + request.num_output_placeholders for request in plain
         ]
-        output.num_scheduled_tokens = {**dict.fromkeys(ids, 1), **output.num_scheduled_tokens}
+        scheduled = {**dict.fromkeys(ids, 1), **output.num_scheduled_tokens}
+        if output.num_scheduled_tokens:  # rows that end give their blocks back in this order
+            scheduled = {name: scheduled[name] for row in self.running if (name := row.request_id) in scheduled}
+        output.num_scheduled_tokens = scheduled
         output.total_num_scheduled_tokens += len(plain)
         for request in plain:
             request.num_computed_tokens += 1
