@@ -53,6 +53,7 @@ def _curves(place: Any, rows: list[dict[str, Any]]) -> None:
         place.set_xscale("log", base=2)
         place.set_yscale("log")
     else:
+        place.xaxis.get_major_locator().set_params(integer=True)  # nobody has half an engine
         place.set_ylim(bottom=0)
     place.set_title(rows[0]["what"], fontsize=9)
     place.set_xlabel(rows[0]["x_name"])
