@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llm_model.engines import vllm_options
-from llm_model.engines.vllm_options import Device, choose_dtype, engine_options, prepare_environment
+from llm_model.engines.vllm_options import Device, choose_dtype, engine_options, has_our_scheduler, prepare_environment
 from llm_model.settings import ModelSettings
+from tests.conftest import ROOT
 
 
 def options(device: Device = "gpu", max_model_len: int = 1024, **environ: str) -> dict[str, Any]:
@@ -181,3 +183,31 @@ def test_the_environment_is_offline_quiet_and_without_usage_reports() -> None:
 def test_what_the_user_set_stays() -> None:
     own = dict.fromkeys(prepared({}), "the user's")
     assert prepared(dict(own)) == own
+
+
+@pytest.mark.parametrize(
+    ("version", "ours"),
+    [
+        ("0.25.1", True),
+        ("0.32.0+cu129", True),
+        ("0.32.0+cpu", True),
+        ("0.32.0+vendor3.1", False),
+        ("0.32.1", False),
+        ("0.11.0.post2", False),
+        ("", False),
+    ],
+)
+def test_our_scheduler_is_for_vllms_that_it_was_compared_with(
+    monkeypatch: pytest.MonkeyPatch, version: str, ours: bool
+) -> None:
+    monkeypatch.setattr(vllm_options, "installed_version", lambda: version)
+    assert has_our_scheduler() == ours
+
+
+@pytest.mark.parametrize("name", ["cuda.in", "cpu.in"])
+def test_the_pinned_vllm_gets_our_scheduler(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
+    pinned = re.search(r"^vllm(?:-cpu)?==([\w.]+)", text, re.MULTILINE)
+    assert pinned is not None
+    monkeypatch.setattr(vllm_options, "installed_version", lambda: pinned[1])
+    assert has_our_scheduler()

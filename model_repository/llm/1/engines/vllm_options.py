@@ -32,8 +32,11 @@ _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM has room fo
 _MAX_LORAS = 8  # in one step of a GPU; memory is set aside for each
 _DEVICES = Path("/dev")
 _FEW_CPUS = 2
-# Those with which vllm_scheduler.py has been compared, built by vLLM itself; a vendor's build may have other code.
-_VERSIONS_OF_OUR_SCHEDULER = re.compile(r"(0\.25\.1|0\.32\.0)(\+(cu\d+|cpu))?")
+# Those with which vllm_scheduler.py has been compared, as vLLM builds them; a vendor's build may have other code.
+_COMPARED_WITH_OUR_SCHEDULER = (
+    *("0.24.0", "0.25.0", "0.25.1", "0.26.0", "0.27.0", "0.27.1"),
+    *("0.28.0", "0.29.0", "0.30.0", "0.31.0", "0.32.0"),
+)
 _BF16_CPU_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
@@ -176,7 +179,7 @@ def installed_release() -> tuple[int, ...]:
 
 def has_our_scheduler() -> bool:
     """Whether ``vllm_scheduler.py`` does what the installed vLLM's scheduler would."""
-    return _VERSIONS_OF_OUR_SCHEDULER.fullmatch(installed_version()) is not None
+    return re.sub(r"\+(cu\d+|cpu)$", "", installed_version()) in _COMPARED_WITH_OUR_SCHEDULER
 
 
 def expected_device(gpu_present: bool) -> Device:

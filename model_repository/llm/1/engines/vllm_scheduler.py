@@ -26,6 +26,8 @@ from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
 from vllm.v1.kv_cache_interface import FullAttentionSpec
 from vllm.v1.request import Request, RequestStatus
 
+from ..logs import logger
+
 
 def use(config: Any) -> None:
     """Have the engine of this ``VllmConfig`` made with the scheduler below, unless more than plain decoding takes part.
@@ -35,6 +37,7 @@ def use(config: Any) -> None:
     if _suits(config):
         chosen = ShortWayAsyncScheduler if config.scheduler_config.async_scheduling else ShortWayScheduler
         config.scheduler_config.scheduler_cls = f"{__name__}.{chosen.__name__}"
+        logger.info("rows that only go on by a token have a short way through vLLM's scheduler")
 
 
 def _suits(config: Any) -> bool:
