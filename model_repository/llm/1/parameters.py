@@ -115,7 +115,10 @@ def from_mapping(fields: Any, source: str) -> SamplingParameters:
         params = msgspec.convert(_hashable(present), SamplingParameters, strict=False)
     except (msgspec.ValidationError, RecursionError) as exc:
         raise InvalidArgument(f"{source}: {_explain(exc, present)}") from exc
-    _check_structured_outputs(params.structured_outputs, source)
+    problem = _structure_problem(params.structured_outputs)
+    if problem:
+        shown = _shown(present["structured_outputs"])
+        raise InvalidArgument(f"{source}: 'structured_outputs' has value {shown}. {problem}")
     return params
 
 
@@ -138,17 +141,20 @@ def _hashable(fields: dict[str, Any]) -> dict[str, Any]:
     return {**fields, **changed}
 
 
-def _check_structured_outputs(structure: StructuredOutputs | None, source: str) -> None:
+def _structure_problem(structure: StructuredOutputs | None) -> str | None:
+    """What is wrong with it beyond types; ``None`` if nothing is."""
     if structure is None:
-        return
+        return None
     given = [name for name in structure.__struct_fields__ if getattr(structure, name) is not None]
     if len(given) != 1:
-        allowed = ", ".join(structure.__struct_fields__)
-        raise InvalidArgument(f"{source}: 'structured_outputs' has {given}. Exactly one is needed of {allowed}")
-    if structure.json is not None:
-        schema = decode_json(structure.json.encode(), f"{source}: 'structured_outputs.json'")
-        if not isinstance(schema, dict):
-            raise InvalidArgument(f"{source}: 'structured_outputs.json' must be a JSON schema, an object")
+        return f"Exactly one is needed of {', '.join(structure.__struct_fields__)}"
+    if structure.json is None:
+        return None
+    try:
+        schema = decode_json(structure.json.encode(errors="surrogatepass"), "'json'")
+    except InvalidArgument as exc:
+        return exc.message
+    return None if isinstance(schema, dict) else "'json' must be a JSON schema, an object"
 
 
 def _explain(exc: Exception, fields: dict[str, Any]) -> str:
