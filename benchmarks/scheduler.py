@@ -26,19 +26,17 @@ def main() -> None:
     ours = importlib.import_module("1.engines.vllm_scheduler").ShortWayAsyncScheduler
     theirs = importlib.import_module("vllm.v1.core.sched.async_scheduler").AsyncScheduler
     for name, kind in (("vLLM's", theirs), ("with the short way", ours)):
-        scheduler = scheduler_of(kind)
+        scheduler = scheduler_of(kind, engine_config(), BLOCK, BLOCKS)
         run(scheduler, 0)
         schedule, update = zip(*(run(scheduler, number) for number in range(1, REPEATS + 1)), strict=True)
         print(f"{name}: schedule {statistics.median(schedule):.2f}, update {statistics.median(update):.2f} µs a row")
 
 
-def scheduler_of(kind: Any) -> Any:
-    """A scheduler as an engine's core makes it."""
+def engine_config() -> Any:
+    """An engine's on a GPU."""
     from vllm.engine.arg_utils import EngineArgs
-    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
-    from vllm.v1.structured_output import StructuredOutputManager
 
-    config = EngineArgs(
+    return EngineArgs(
         model=str(default_model()),
         max_num_seqs=1040,
         max_num_batched_tokens=16384,
@@ -46,14 +44,21 @@ def scheduler_of(kind: Any) -> Any:
         async_scheduling=True,
         scheduling_policy="priority",
     ).create_engine_config()
-    config.cache_config.num_gpu_blocks, config.cache_config.block_size = BLOCKS, BLOCK
-    spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=2, head_size=64, dtype=config.model_config.dtype)
+
+
+def scheduler_of(kind: Any, config: Any, block_size: int, blocks: int) -> Any:
+    """A scheduler as an engine's core makes it, with so many blocks of so many tokens for its KV cache."""
+    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    config.cache_config.num_gpu_blocks, config.cache_config.block_size = blocks, block_size
+    spec = FullAttentionSpec(block_size=block_size, num_kv_heads=1, head_size=8, dtype=config.model_config.dtype)
     return kind(
         vllm_config=config,
-        kv_cache_config=KVCacheConfig(BLOCKS, [], [KVCacheGroupSpec(["layer"], spec)]),
+        kv_cache_config=KVCacheConfig(blocks, [], [KVCacheGroupSpec(["layer"], spec)]),
         structured_output_manager=StructuredOutputManager(config),
-        block_size=BLOCK,
-        hash_block_size=BLOCK,
+        block_size=block_size,
+        hash_block_size=block_size,
         log_stats=True,
     )
 

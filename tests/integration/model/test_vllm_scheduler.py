@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.scheduler import scheduler_of
 from llm_model.engines.vllm_options import has_our_scheduler
 
 pytestmark = [
@@ -42,26 +43,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
         scheduling_policy="priority",
         enforce_eager=True,
     ).create_engine_config()
-
-
-def scheduler_of(kind: type, config: Any, blocks: int, v2: bool) -> Any:
-    """A scheduler as an engine's core makes it, with so many blocks of KV cache."""
-    import torch
-    from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
-    from vllm.v1.structured_output import StructuredOutputManager
-
-    spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=8, dtype=torch.float32)
-    config.cache_config.num_gpu_blocks, config.cache_config.block_size = blocks, BLOCK
-    made = kind(
-        vllm_config=config,
-        kv_cache_config=KVCacheConfig(blocks, [], [KVCacheGroupSpec(["layer"], spec)]),
-        structured_output_manager=StructuredOutputManager(config),
-        block_size=BLOCK,
-        hash_block_size=BLOCK,
-        log_stats=True,
-    )
-    made.use_v2_model_runner = v2
-    return made
 
 
 @dataclass
@@ -122,7 +103,6 @@ class Run:
     scheduler: Any
     ahead: int
     seen: list[Any] = field(default_factory=list)
-    positions: dict[str, int] = field(default_factory=dict)
     underway: list[Any] = field(default_factory=list)
 
     def step(self, number: int, todo: list[Wish]) -> None:
@@ -216,7 +196,8 @@ def test_it_does_what_vllms_does(config: Any, ahead: int, v2: bool, blocks: int,
     init_none_hash(sha256)
     todo = wishes(seed, 60)
     kinds = (AsyncScheduler, ShortWayAsyncScheduler) if ahead else (Scheduler, ShortWayScheduler)
-    theirs, ours = (Run(scheduler_of(kind, config, blocks, v2), ahead) for kind in kinds)
+    theirs, ours = (Run(scheduler_of(kind, config, BLOCK, blocks), ahead) for kind in kinds)
+    theirs.scheduler.use_v2_model_runner = ours.scheduler.use_v2_model_runner = v2
     went = count_the_short_way(ours.scheduler)
     for number in range(400):
         theirs.step(number, todo)
