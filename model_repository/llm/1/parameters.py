@@ -117,8 +117,7 @@ def from_mapping(fields: Any, source: str) -> SamplingParameters:
         raise InvalidArgument(f"{source}: {_explain(exc, present)}") from exc
     problem = _structure_problem(params.structured_outputs)
     if problem:
-        shown = _shown(present["structured_outputs"])
-        raise InvalidArgument(f"{source}: 'structured_outputs' has value {shown}. {problem}")
+        raise InvalidArgument(f"{source}: {_refused('structured_outputs', present, problem)}")
     return params
 
 
@@ -163,6 +162,10 @@ def _explain(exc: Exception, fields: dict[str, Any]) -> str:
     name = path.rstrip("`").split("[")[0].split(".")[0]
     if name not in fields:
         return str(exc)
+    return _refused(name, fields, problem)
+
+
+def _refused(name: str, fields: dict[str, Any], problem: str) -> str:
     return f"'{name}' has value {_shown(fields[name])}. {problem}"
 
 

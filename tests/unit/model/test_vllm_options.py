@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 from llm_model.engines import vllm_options
 from llm_model.engines.vllm_options import Device, choose_dtype, engine_options, has_our_scheduler, prepare_environment
 from llm_model.settings import ModelSettings
-from tests.conftest import ROOT
 
 
 def options(device: Device = "gpu", max_model_len: int = 1024, **environ: str) -> dict[str, Any]:
@@ -202,12 +200,3 @@ def test_our_scheduler_is_for_vllms_that_it_was_compared_with(
 ) -> None:
     monkeypatch.setattr(vllm_options, "installed_version", lambda: version)
     assert has_our_scheduler() == ours
-
-
-@pytest.mark.parametrize("name", ["cuda.in", "cpu.in"])
-def test_the_pinned_vllm_gets_our_scheduler(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    text = (ROOT / "requirements" / name).read_text(encoding="utf-8")
-    pinned = re.search(r"^vllm(?:-cpu)?==([\w.]+)", text, re.MULTILINE)
-    assert pinned is not None
-    monkeypatch.setattr(vllm_options, "installed_version", lambda: pinned[1])
-    assert has_our_scheduler()

