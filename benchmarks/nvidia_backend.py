@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks.http_client import run_all
 from benchmarks.offline import render
-from benchmarks.peers import Program, Started, free_port
+from benchmarks.peers import Program, Started, free_ports
 from benchmarks.workload import Workload
 from runtime.interpreter import Interpreter
 from runtime.settings import RuntimeSettings
@@ -72,7 +72,7 @@ class NvidiaBackendPeer(Started):
         python = Interpreter.running()
         runtime = obtain(settings, os.environ, python)
         self._lay_out(runtime.backend_dir)
-        port = free_port()
+        (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         command = [str(runtime.server), f"--model-repository={self._folder}/models", f"--http-port={port}"]
         command += [f"--backend-directory={self._folder}/backends", "--allow-grpc=false", "--allow-metrics=false"]

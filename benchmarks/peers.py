@@ -194,7 +194,7 @@ class ApiServerPeer(Started, UrlPeer):
     """vLLM's own server. Not by `vllm serve`, which the CPU build cannot run; it is the same server."""
 
     def __init__(self, name: str, arguments: list[str], environ: Mapping[str, str]) -> None:
-        self._port = free_port()
+        (self._port,) = free_ports(1)
         super().__init__(name, f"http://127.0.0.1:{self._port}", "served")
         self._arguments = arguments
         self._environ = environ
@@ -214,7 +214,8 @@ class ProjectPeer(Started):
 
     def __init__(self, name: str, settings: Mapping[str, str]) -> None:
         self.name = name
-        ports = {variable: free_port() for variable in ("GATEWAY_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")}
+        variables = ("GATEWAY_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
+        ports = dict(zip(variables, free_ports(len(variables)), strict=True))
         self.url = f"http://127.0.0.1:{ports['GATEWAY_PORT']}"
         self._settings = {**{variable: str(port) for variable, port in ports.items()}, **settings}
         self.start_s = 0.0
@@ -240,10 +241,11 @@ class ProjectPeer(Started):
         return run_all(self.url, "/predict", bodies, clients)
 
 
-def free_port() -> int:
-    """A port that nobody listens on right now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """So many different ports that nobody listens on right now."""
+    with contextlib.ExitStack() as stack:  # all open at once, else the system may give one of them twice
+        servers = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(server.getsockname()[1]) for server in servers]
 
 
 def default_model() -> Path:

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from benchmarks.peers import _answers
+from benchmarks.peers import _answers, free_ports
 
 
 class Up(BaseHTTPRequestHandler):
@@ -40,3 +40,8 @@ def test_a_proxy_of_the_environment_is_not_asked(peer: str, monkeypatch: pytest.
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     assert _answers(peer)
+
+
+def test_a_peer_gets_different_ports() -> None:
+    ports = free_ports(200)  # with one at a time the system soon gives one of them again
+    assert len(set(ports)) == len(ports)
