@@ -152,8 +152,24 @@ def test_several_engines_take_a_thousand_prompts_together() -> None:
     assert options(gpu_plan(SMALL, VLLM_MAX_NUM_SEQS="64"))["max_num_seqs"] == 64
 
 
+@pytest.mark.parametrize(
+    "weights, memory, seqs", [(SMALL, 80, 1040), (MIDDLE, 80, 1040), (SMALL, 40, 560), (SMALL, None, 560)]
+)
+def test_engines_have_as_many_places_as_one_alone_where_memory_is_ample(
+    weights: int, memory: int | None, seqs: int
+) -> None:
+    gpu = Gpu("0", memory and memory * GIB)
+    assert options(gpu_plan(weights, (gpu,), ENGINES_PER_GPU="4"))["max_num_seqs"] == seqs
+
+
+def test_places_take_their_memory_from_the_kv_cache() -> None:
+    few, many = (options(gpu_plan(VLLM_MAX_NUM_SEQS=str(seqs)))["kv_cache_memory_bytes"] for seqs in (560, 1040))
+    assert 0.6 * GIB < few - many < 0.8 * GIB
+    assert options(gpu_plan())["kv_cache_memory_bytes"] == many
+
+
 def test_four_thousand_rows_that_are_shared_out_unevenly_still_run_at_once_on_two_gpus() -> None:
-    plan = gpu_plan(SMALL, (H100, Gpu("1", 80 * GIB)))
+    plan = gpu_plan(SMALL, (Gpu("0", 40 * GIB), Gpu("1", 40 * GIB)))
     places = options(plan)["max_num_seqs"]
     assert places - kept_for_singles(places) >= 1.05 * 4096 / len(plan.engines)
 
