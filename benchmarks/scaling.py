@@ -12,10 +12,11 @@ from benchmarks.gpu_jobs import TOKENS, batch, questions, shape_jobs, singles
 from benchmarks.gpu_peers import OURS
 from benchmarks.peers import Server
 from benchmarks.results import Report
-from benchmarks.side_by_side import Part, Plan, measure, report_all
+from benchmarks.side_by_side import Job, Part, Plan, measure, report_all
 
 ENGINE_COUNTS = {"0.5B": (1, 2, 3, 4, 5, 6), "1.7B": (1, 2, 3, 4), "4B": (1, 2, 3)}
 CLIENTS = tuple(1 << power for power in range(13))  # 1 to 4,096
+_A_GPU = 4096  # prompts
 _PAIRS = 2  # prompts that each client asks, so that some wait for nobody else's start
 
 
@@ -35,22 +36,36 @@ def engines(shape: str, report: Report, plan: Plan, others: Sequence[Server] = (
             report.draw(job.what, name, "engines on one GPU", job.unit, found[job.what])
 
 
+class _ForEachGpu(Job):
+    """A batch of so many questions for each GPU; how many those are is the peer's name."""
+
+    def value(self, peer: Any, number: int) -> float:
+        work = questions(_A_GPU * int(peer.name))(number)
+        return len(work.questions) * self.per_prompt / float(peer.batch_s(work))
+
+
 def gpus(report: Report, plan: Plan, others: Sequence[Server] = ()) -> None:
-    """P10: the same service on one GPU, on two, and on as many as there are."""
+    """P10: the same service on one GPU, on two, and on as many as there are. Once more with a batch that grows."""
     del others
     model = gpu_peers.model_of("0.5B")
     visible = gpu_peers.visible_gpus()
     counts = [count for count in (1, 2, 4, 8) if count <= len(visible)]
-    job = batch("batch of 4,096, 0.5 B", 4096)
+    same = batch("batch of 4,096, 0.5 B", _A_GPU)
+    growing = _ForEachGpu("batch of 4,096 for each GPU, 0.5 B", same.unit, same.per_prompt, same.make)
+    largest = str(_A_GPU * max(counts, default=1))
+    limits = {"MAX_BATCH_PROMPTS": largest, "MAX_QUEUE": largest}
     peers = [
-        partial(gpu_peers.service, model, str(count), CUDA_VISIBLE_DEVICES=",".join(visible[:count]))
+        partial(gpu_peers.service, model, str(count), CUDA_VISIBLE_DEVICES=",".join(visible[:count]), **limits)
         for count in counts
     ]
-    found = {int(name): rates for name, rates in measure(peers, [job], plan)[job.what].items()}
-    report.draw(job.what, OURS, "GPUs", job.unit, {count: found[count] for count in sorted(found)})
-    if 1 in found and 2 in found:
-        times = statistics.median(found[2]) / statistics.median(found[1])
-        report.judge("P10", f"{job.what}: two GPUs over one", "≥ 1.8", f"{times:.2f}", times >= 1.8)
+    found = measure(peers, [same, growing], plan)
+    for job in (same, growing):
+        curve = {float(count): found[job.what][str(count)] for count in counts if str(count) in found[job.what]}
+        report.draw(job.what, OURS, "GPUs", job.unit, curve)
+    one, two = (found[same.what].get(name) for name in ("1", "2"))
+    if one and two:
+        times = statistics.median(two) / statistics.median(one)
+        report.judge("P10", f"{same.what}: two GPUs over one", "≥ 1.8", f"{times:.2f}", times >= 1.8)
 
 
 def tensor_parallel(report: Report, plan: Plan, others: Sequence[Server] = ()) -> None:

@@ -24,7 +24,7 @@ def _arguments(**values: object) -> Mapping[str, str]:
 VARIANTS: Mapping[str, Mapping[str, str]] = {
     "without NVIDIA's MPS": {"NVIDIA_MPS": "0"},
     "graphs to 512": _arguments(max_cudagraph_capture_size=512),
-    "1,040 sequences an engine": {"VLLM_MAX_NUM_SEQS": "1040"},
+    "560 sequences an engine": {"VLLM_MAX_NUM_SEQS": "560"},
     "8,192 batched tokens": {"VLLM_MAX_NUM_BATCHED_TOKENS": "8192"},
     "32,768 batched tokens": {"VLLM_MAX_NUM_BATCHED_TOKENS": "32768"},
     "no asynchronous scheduling": _arguments(async_scheduling=False),
