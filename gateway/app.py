@@ -77,6 +77,7 @@ def create_app(
         version=VERSION,
         docs_url=None,  # FastAPI's pages would fetch their scripts from the internet; ours is a route
         redoc_url=None,
+        redirect_slashes=False,  # else an address with a slash too many gets a redirect without an error's form
         lifespan=lambda _: _run(steps),
         middleware=[
             *_cors(settings.cors_allow_origins),

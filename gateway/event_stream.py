@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 HEARTBEAT_S = 10.0
 _HEARTBEAT = b": heartbeat\n\n"  # a comment: clients skip it, proxies see that the connection lives
 _READER_SLACK_S = 5.0
+_FAREWELL_S = 1.0  # for a client to read why its answer ends, when the service stops
 
 
 class EventStream(Response):
@@ -54,10 +55,11 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
         self._last_sent = loop.time()
-        timer = loop.call_later(self._limit_s + _READER_SLACK_S, scope["state"]["drop_connection"])
+        drop_connection = scope["state"]["drop_connection"]
+        timer = loop.call_later(self._limit_s + _READER_SLACK_S, drop_connection)
         heart = asyncio.create_task(self._beat(send))
         try:
-            await self._send_all(receive, send)
+            await self._send_all(receive, send, drop_connection)
         except ClientGone:
             if not self._has_head:
                 raise
@@ -66,7 +68,7 @@ class EventStream(Response):
             timer.cancel()
             heart.cancel()
 
-    async def _send_all(self, receive: Receive, send: Send) -> None:
+    async def _send_all(self, receive: Receive, send: Send, drop_connection: Callable[[], None]) -> None:
         """Send events and the end, or an error event in its place."""
         try:
             await run_while_connected(receive, self._send_events(send))
@@ -77,16 +79,19 @@ class EventStream(Response):
                 raise
             if not isinstance(exc, GatewayError):
                 logger.exception("a stream failed unexpectedly")
-            await self._send(send, self._encode_error(as_gateway_error(exc)))
+            await self._send_end(send, self._encode_error(as_gateway_error(exc)))
+            return
         except asyncio.CancelledError:
             if not self._has_head:
                 raise
             # Who cancels but the client is the service when it stops; swallowed, as the answer ends properly here.
-            await self._send(
-                send, self._encode_error(ShuttingDown("the service shut down before the answer was finished"))
-            )
-        async with self._lock:
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            error = ShuttingDown("the service shut down before the answer was finished")
+            try:
+                await asyncio.wait_for(self._send_end(send, self._encode_error(error)), _FAREWELL_S)
+            except asyncio.TimeoutError:  # a client that reads nothing
+                drop_connection()
+            return
+        await self._send_end(send)
 
     async def _send_events(self, send: Send) -> None:
         is_first = True
@@ -104,6 +109,12 @@ class EventStream(Response):
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             self._last_sent = asyncio.get_running_loop().time()
             await send({"type": "http.response.body", "body": body, "more_body": True})
+
+    async def _send_end(self, send: Send, last: bytes = b"") -> None:
+        if last:
+            await self._send(send, last)
+        async with self._lock:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _beat(self, send: Send) -> None:
         loop = asyncio.get_running_loop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -49,6 +49,11 @@ class Prediction:
     answers: list[str | GatewayError]
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    @property
+    def failed(self) -> int:
+        """How many prompts have no answer."""
+        return sum(isinstance(answer, GatewayError) for answer in self.answers)
 
 
 class Delta(NamedTuple):
@@ -102,7 +107,7 @@ class Predictor:
         """
         deadline = time.monotonic() + self._settings.limits.request_timeout_s
         questions.options.check()
-        with self.admission.places(len(questions.prompts)):
+        with self._in_hand(len(questions.prompts)):
             asked = [place for place, prompt in enumerate(questions.prompts) if not _is_blank(prompt)]
             answers: list[str | GatewayError] = [BadValue("the prompt is empty")] * len(questions.prompts)
             prediction = Prediction(answers)
@@ -111,14 +116,26 @@ class Predictor:
                 await self._turns.take()  # many answers can come at once
                 for place, outcome in zip(asked, outcomes, strict=True):
                     answers[place] = outcome
+            self._metrics.failed_prompts.inc(prediction.failed)
             return prediction
+
+    @contextmanager
+    def _in_hand(self, prompts: int) -> Iterator[None]:
+        """Hold places while the request runs. What ends it as a whole has failed all of them."""
+        with self.admission.places(prompts):
+            self._metrics.prompts.inc(prompts)
+            try:
+                yield
+            except GatewayError:
+                self._metrics.failed_prompts.inc(prompts)
+                raise
 
     async def _generate(
         self, questions: Questions, asked: Sequence[int], prediction: Prediction, deadline: float
     ) -> list[Outcome]:
         """Generate the answers in shares: the model works on the first while the next are prepared."""
         encoders = self._encoders(questions)
-        await self._wait_ready()
+        await self._upstreams.require_ready(self._settings.limits, self._metrics)
         size = self._generator.share(len(asked))
         shares: list[asyncio.Future[list[Outcome]]] = []
         try:
@@ -157,11 +174,6 @@ class Predictor:
         parameters = [encoders.sampling.encode(plan.max_tokens) for plan in plans]
         return plans, Conversations(encoded, parameters, questions.request_id)
 
-    async def _wait_ready(self) -> None:
-        limits, started = self._settings.limits, time.monotonic()
-        await self._upstreams.require_ready(min(limits.ready_timeout_s, limits.request_timeout_s))
-        self._metrics.ready_wait.observe(time.monotonic() - started)
-
     async def stream(self, questions: Questions, usage: Prediction) -> AsyncGenerator[Delta | FinalAnswer, None]:
         """Answer one question piece by piece; closing or cancelling stops its generation.
 
@@ -171,9 +183,9 @@ class Predictor:
         questions.options.check()
         if _is_blank(questions.prompts[0]):
             raise BadValue("the prompt is empty")
-        with self.admission.places(1):
+        with self._in_hand(1):
             (plan,), asked = await self._prepare(questions, self._encoders(questions), [0])
-            await self._wait_ready()
+            await self._upstreams.require_ready(self._settings.limits, self._metrics)
             opens_think = bool((await self._upstreams.properties()).get("opens_think"))
             answer = StreamedAnswer(plan, self._settings.answer, opens_think=opens_think)
             wanted = SampleRequest(

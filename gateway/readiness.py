@@ -59,7 +59,8 @@ class Readiness:
         self._ready = asyncio.Event()
         self._wake = asyncio.Event()
         self._retry_s = times.first_retry_s
-        self._suspected_at = -1.0
+        self.suspected_at = -1.0
+        """When the model was last put in doubt (``time.monotonic``)."""
         self._answered_at = -1.0
         self.state: State = "warming"
         self.is_dead = False
@@ -75,7 +76,7 @@ class Readiness:
 
     def confirm(self, sent_at: float) -> None:
         """The model has answered a request that was sent at ``sent_at`` (``time.monotonic``)."""
-        if sent_at < self._suspected_at:
+        if sent_at < self.suspected_at:
             return  # sent before the latest fault: says nothing about now
         self._answered_at = time.monotonic()
         self._retry_s = self._times.first_retry_s
@@ -87,7 +88,7 @@ class Readiness:
 
     def suspect(self, reason: str) -> None:
         """A request failed in a way that puts the model in doubt: not ready until it has answered again."""
-        self._suspected_at = time.monotonic()
+        self.suspected_at = time.monotonic()
         self._ready.clear()
         self._wake.set()
         if self.state == "ready":
@@ -133,9 +134,12 @@ class Readiness:
         """Whether the model says so of all its engines. One that does not answer says nothing."""
         try:
             engines = (await self._ask_status()).get("engines") or ()
+            return bool(engines) and all(engine.get("state") == "dead" for engine in engines)
         except GatewayError:
             return False
-        return bool(engines) and all(engine.get("state") == "dead" for engine in engines)
+        except Exception:  # as in a probe
+            logger.exception("the status of %s cannot be read", self._name)
+            return False
 
     async def _makes_progress(self, waited_s: float) -> bool:
         try:

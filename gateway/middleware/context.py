@@ -1,4 +1,4 @@
-"""The outermost layer: request id, the log line of a request, and every error's way to its JSON answer."""
+"""The layer around all that can fail: request id, a request's log line, and every error's way to its JSON answer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import GatewayError, error_response
+from gateway.errors import ClientGone, GatewayError, error_response
 from gateway.metrics import Metrics
 from gateway.middleware.turns import HEALTH_PATHS
 
@@ -89,6 +89,8 @@ class ContextMiddleware:
         except Exception as exc:
             if not isinstance(exc, (GatewayError, ClientDisconnect)):
                 logger.exception("request %s failed unexpectedly", record.request_id)
+            if not isinstance(exc, (ClientGone, ClientDisconnect)):
+                record.failed_prompts = record.prompts or 0
             if record.status:
                 raise  # the answer has begun: all that is left is to break the connection
             await error_response(exc, record.request_id, scope["path"])(scope, receive, send_with_id)
@@ -117,7 +119,5 @@ def _count(metrics: Metrics, record: RequestRecord, scope: Scope) -> None:
     method = scope["method"] if path != "other" else "other"
     metrics.requests.labels(method, path, record.status).inc()
     metrics.seconds.labels(path).observe(time.monotonic() - record.started)
-    metrics.prompts.inc(record.prompts or 0)
-    metrics.failed_prompts.inc(record.failed_prompts)
     metrics.prompt_tokens.inc(record.prompt_tokens)
     metrics.completion_tokens.inc(record.completion_tokens)

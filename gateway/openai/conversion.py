@@ -13,7 +13,6 @@ from gateway.openai.schemas import ChatMessage, ChatRequest, CommonRequest, Comp
 from gateway.triton.samples import InputKind, SampleRequest
 
 MAX_ROWS = 2048  # prompts times n: one request to Triton, whose Python backend moves it through shared memory
-_DEFAULT_ROOM = 2048  # tokens, should the model not tell its length
 # Fields that mean to vLLM what they mean to OpenAI, under the same names.
 _SAME = (
     *("temperature", "top_p", "stop", "seed", "presence_penalty", "frequency_penalty", "top_k", "min_p"),
@@ -44,18 +43,17 @@ class StreamWish:
         )
 
 
-def chat_samples(wish: ChatRequest, max_model_len: int | None, request_id: str) -> SampleRequest:
-    """The request for one chat. Without a limit of its own, the answer may fill the model's length."""
+def chat_samples(wish: ChatRequest, request_id: str) -> SampleRequest:
+    """The request for one chat. Without a limit of its own it has no ``max_tokens``."""
     if wish.top_logprobs is not None and not wish.logprobs:
         raise BadValue("top_logprobs: only allowed together with logprobs", param="top_logprobs")
     limits = [limit for limit in (wish.max_completion_tokens, wish.max_tokens) if limit is not None]
-    max_tokens = limits[0] if limits else max_model_len or _DEFAULT_ROOM
     logprobs = (wish.top_logprobs or 0) if wish.logprobs else None
     messages = orjson.dumps([_message(message, place) for place, message in enumerate(wish.messages)])
     return SampleRequest(
         kind="messages",
         inputs=[messages],
-        parameters=sampling_parameters(wish, max_tokens, logprobs),
+        parameters=sampling_parameters(wish, limits[0] if limits else None, logprobs),
         n=wish.n,
         stream=wish.stream,
         logprobs=wish.logprobs,
@@ -107,7 +105,7 @@ def refusal(error: BadValue, kind: InputKind) -> BadValue:
     return BadValue(text, param=field if text.startswith(("the prompt ", field)) else None)
 
 
-def sampling_parameters(wish: CommonRequest, max_tokens: int, logprobs: int | None) -> dict[str, Any]:
+def sampling_parameters(wish: CommonRequest, max_tokens: int | None, logprobs: int | None) -> dict[str, Any]:
     """The parameters as the model's allow-list names them; what was not sent is left out."""
     found: dict[str, Any] = {name: getattr(wish, name) for name in _SAME}
     found |= {"max_tokens": max_tokens, "logprobs": logprobs, "structured_outputs": _structure(wish.response_format)}
@@ -125,7 +123,16 @@ def _structure(wanted: ResponseFormat | None) -> dict[str, Any] | None:
         raise BadValue(
             "response_format.json_schema: needed for the type json_schema", param="response_format.json_schema"
         )
-    return {"json": wanted.json_schema.json_schema}
+    return {"json": _serializable(wanted.json_schema.json_schema, "response_format.json_schema.schema")}
+
+
+def _serializable(value: dict[str, Any], place: str) -> dict[str, Any]:
+    """The value. What comes in as JSON can be nested more deeply than what goes out (orjson: 1,024 and 254)."""
+    try:
+        orjson.dumps(value)
+    except orjson.JSONEncodeError as exc:
+        raise BadValue(f"{place}: nested too deeply; at most 250 levels are allowed", param=place) from exc
+    return value
 
 
 def _message(message: ChatMessage, place: int) -> dict[str, Any]:

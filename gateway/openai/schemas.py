@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError, model_validator
 
 from gateway.errors import BadValue
 
@@ -29,17 +29,28 @@ _ALLOWED = {
 }
 
 
-class StreamOptions(BaseModel):
-    """What a stream says besides the text."""
+class _Sent(BaseModel):
+    """An object of a request: only declared fields; ``null`` for nothing, as clients send back what they got."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict):
+            return fields
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+class StreamOptions(_Sent):
+    """What a stream says besides the text."""
 
     include_usage: bool = Field(default=False, description="A last event with the usage of the whole request.")
     continuous_usage_stats: bool = Field(default=False, description="The usage so far in every event, as vLLM does.")
     include_obfuscation: Any = _NO_EFFECT
 
 
-class JsonSchema(BaseModel):
+class JsonSchema(_Sent):
     """A named JSON schema. ``strict`` makes no difference: the text always follows the schema."""
 
     name: str = ""
@@ -48,17 +59,15 @@ class JsonSchema(BaseModel):
     json_schema: dict[str, Any] = Field(alias="schema")
 
 
-class ResponseFormat(BaseModel):
+class ResponseFormat(_Sent):
     """What the text must look like."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
 
-class CommonRequest(BaseModel):
+class CommonRequest(_Sent):
     """What chats and completions share; the last ten are vLLM's additions."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: str | None = Field(default=None, description="The served model's name; left out: that model.")
     temperature: float | None = Field(default=None, ge=0, le=100)
@@ -91,10 +100,8 @@ class CommonRequest(BaseModel):
     bad_words: list[Text] | None = None
 
 
-class ChatMessage(BaseModel):
+class ChatMessage(_Sent):
     """One message. ``content`` is a text, or a list of parts of the type ``text``."""
-
-    model_config = ConfigDict(extra="forbid")
 
     role: Literal["system", "developer", "user", "assistant"]
     content: StrictStr | list[dict[str, Any]]
@@ -138,7 +145,7 @@ def parse_request(body: bytes, kind: type[R]) -> R:
     if not isinstance(fields, dict):
         raise BadValue("the body must be a JSON object")
     try:
-        return kind.model_validate(_without_nulls(fields))
+        return kind.model_validate(fields)
     except ValidationError as exc:
         problems = exc.errors(include_url=False, include_context=False, include_input=False)
         raise _bad_field(problems[0]) from exc
@@ -150,20 +157,6 @@ def request_openapi(kind: type[CommonRequest], examples: dict[str, Any]) -> dict
     definitions = schema.pop("$defs", {})
     content = {"schema": _inlined(schema, definitions), "examples": {n: {"value": v} for n, v in examples.items()}}
     return {"requestBody": {"required": True, "content": {"application/json": content}}}
-
-
-def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in fields.items() if value is not None}
-    messages = kept.get("messages")
-    if isinstance(messages, list):
-        # Clients send back what they were answered, with all that was null in it.
-        kept["messages"] = [
-            {name: value for name, value in message.items() if value is not None}
-            if isinstance(message, dict)
-            else message
-            for message in messages
-        ]
-    return kept
 
 
 def _bad_field(problem: Any) -> BadValue:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -22,6 +22,7 @@ from gateway.triton.sampling import Sampler
 from gateway.triton.upstreams import Upstreams
 
 _DONE = b"data: [DONE]\n\n"
+_DEFAULT_ROOM = 2048  # tokens, should the model not tell its length
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,6 @@ class OpenAIService:
                 code="model_not_found",
             )
 
-    async def properties(self) -> Mapping[str, Any]:
-        """What the model has told of itself; waits for a ready one."""
-        await self._wait_ready()
-        return await self._upstreams.properties()
-
     async def whole(self, job: Job, record: RequestRecord) -> dict[str, Any]:
         """The answer as one object. Raises the :class:`GatewayError` that prevented it."""
         choices = [Choice() for _ in range(job.wanted.rows)]
@@ -92,6 +88,7 @@ class OpenAIService:
     def _in_hand(self, job: Job, record: RequestRecord, usage: Usage) -> Iterator[None]:
         """Hold places while the request runs; its tokens are noted however it ends."""
         with self._admission.places(job.wanted.rows):
+            self._metrics.prompts.inc(job.wanted.rows)
             try:
                 yield
             finally:
@@ -100,18 +97,16 @@ class OpenAIService:
 
     async def _pieces(self, wanted: SampleRequest) -> AsyncGenerator[Any, None]:
         deadline = time.monotonic() + self._limits.request_timeout_s
-        await self._wait_ready()
+        await self._upstreams.require_ready(self._limits, self._metrics)
+        if "max_tokens" not in wanted.parameters:  # the answer may fill the model's length
+            room = (await self._upstreams.properties()).get("max_model_len") or _DEFAULT_ROOM
+            wanted = replace(wanted, parameters={**wanted.parameters, "max_tokens": room})
         try:
             async with aclosing(self._sampler.pieces(wanted, deadline)) as found:
                 async for pieces in found:
                     yield pieces
         except BadValue as exc:
             raise refusal(exc, wanted.kind) from exc
-
-    async def _wait_ready(self) -> None:
-        started = time.monotonic()
-        await self._upstreams.require_ready(min(self._limits.ready_timeout_s, self._limits.request_timeout_s))
-        self._metrics.ready_wait.observe(time.monotonic() - started)
 
 
 def _event(event: dict[str, Any], streaming: StreamWish, usage: Usage) -> bytes:

@@ -27,9 +27,7 @@ def chat_routes(service: OpenAIService, metrics: Metrics, limit_s: float) -> API
         wish = parse_request(await request.body(), ChatRequest)
         service.check_model(wish.model)
         streaming = StreamWish.of(wish)
-        needs_length = wish.max_tokens is None and wish.max_completion_tokens is None
-        max_model_len = (await service.properties()).get("max_model_len") if needs_length else None
-        wanted = chat_samples(wish, max_model_len, record_of(request).request_id)
+        wanted = chat_samples(wish, record_of(request).request_id)
         form = ChatForm(service.model_name, (wish.top_logprobs or 0) if wish.logprobs else None)
         return await answer(service, metrics, Job(wanted, form, streaming), request, limit_s)
 

@@ -56,7 +56,8 @@ def predict_endpoint(predictor: Predictor, metrics: Metrics, limit_s: float) -> 
                 on_first=partial(metrics.note_first_piece, PATH, record.started),
             )
         prediction = await run_while_connected(request.receive, predictor.predict(questions))
-        _note(record, prediction)
+        _note_tokens(record, prediction)
+        record.failed_prompts = prediction.failed
         return _json(_list_answer(prediction) if is_list else _single_answer(prediction))
 
     return predict
@@ -78,8 +79,11 @@ async def _events(predictor: Predictor, questions: Questions, record: RequestRec
                     yield _event({"delta": item.text})
                 else:
                     yield _event({"response": item.text, "finish_reason": item.finish_reason})
+    except GatewayError:
+        record.failed_prompts = 1
+        raise
     finally:
-        _note(record, usage)
+        _note_tokens(record, usage)
 
 
 def _event(fields: dict[str, str]) -> bytes:
@@ -122,10 +126,9 @@ def _common_error(errors: list[GatewayError]) -> GatewayError:
     return type(errors[0])(f"none of the {len(errors)} prompts was answered; the first: {errors[0].message}")
 
 
-def _note(record: RequestRecord, prediction: Prediction) -> None:
+def _note_tokens(record: RequestRecord, prediction: Prediction) -> None:
     record.prompt_tokens = prediction.prompt_tokens
     record.completion_tokens = prediction.completion_tokens
-    record.failed_prompts = sum(isinstance(answer, GatewayError) for answer in prediction.answers)
 
 
 def _json(body: dict[str, Any]) -> Response:

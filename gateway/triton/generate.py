@@ -12,13 +12,12 @@ from gateway.errors import DeadlineExceeded, GatewayError, ModelFailed, Upstream
 from gateway.metrics import Metrics
 from gateway.triton.client import error_of_model
 from gateway.triton.sharing import Single
-from gateway.triton.upstreams import Upstream, Upstreams
+from gateway.triton.upstreams import ATTEMPTS, Upstream, Upstreams
 from gateway.triton.wire import Completion, Conversations, RowError, WireError, decode_rows, encode_request
 
 logger = logging.getLogger(__name__)
 
 MAX_ROWS = 1024  # of one Triton request: the model works on them while the gateway makes the next one
-_ATTEMPTS = 3  # a prompt that takes the model down each time must not do so for ever
 
 Outcome = str | GatewayError
 Finish = Callable[[int, Completion], str]
@@ -68,7 +67,7 @@ class Generator:
         generation. Rows that were lost with their Triton are sent again when one is ready.
         """
         batch = _Batch(conversations, finish, deadline)
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             missing = batch.missing()
             if not missing:
                 break
@@ -79,9 +78,9 @@ class Generator:
                 batch.fail(DeadlineExceeded("the model did not come back in time"))
                 break
             upstream = self._upstreams.choose()
-            if upstream is not None and self._shares and attempt == 0 and len(conversations.messages) == 1:
+            if self._shares and attempt == 0 and len(conversations.messages) == 1:
                 await _submit_shared(upstream, batch)
-            elif upstream is not None:
+            else:
                 await _submit(upstream, batch, missing)
         batch.fail(ModelFailed("the model failed on this prompt repeatedly"))
         return batch.outcomes()

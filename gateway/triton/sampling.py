@@ -11,12 +11,10 @@ from gateway.errors import DeadlineExceeded, GatewayError, ModelFailed, Upstream
 from gateway.metrics import Metrics
 from gateway.triton.client import error_of_model
 from gateway.triton.samples import Piece, SampleRequest, decode_pieces, encode_samples
-from gateway.triton.upstreams import Upstream, Upstreams
+from gateway.triton.upstreams import ATTEMPTS, Upstream, Upstreams
 from gateway.triton.wire import WireError
 
 logger = logging.getLogger(__name__)
-
-_ATTEMPTS = 3  # a prompt that takes the model down each time must not do so for ever
 
 Pieces = AsyncGenerator[Sequence[Piece], None]
 
@@ -33,15 +31,13 @@ class Sampler:
 
         ``deadline`` is of ``time.monotonic``. Raises the :class:`GatewayError` that ended the request.
         """
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(ATTEMPTS):
             if attempt:
                 self._metrics.retries.inc(len(wanted.inputs))
                 logger.info("request %s: %d prompts are sent again", wanted.request_id, len(wanted.inputs))
             if not await self._upstreams.wait_ready(deadline - time.monotonic()):
                 raise DeadlineExceeded("the model did not come back in time")
             upstream = self._upstreams.choose()
-            if upstream is None:
-                continue
             handed_on = False
             try:
                 async with aclosing(_submit(upstream, wanted, deadline)) as found:

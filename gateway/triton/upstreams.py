@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from gateway.errors import GatewayError, NotReady
+from gateway.metrics import Metrics
 from gateway.readiness import DEFAULT_PROBE_TIMES, ProbeTimes, Readiness, State
+from gateway.settings import Limits
 from gateway.tracing import CallTrace, untraced
 from gateway.triton.client import TritonClient
 from gateway.triton.sharing import SharedCalls
@@ -25,6 +29,9 @@ _PROBE_DEADLINE_S = 600.0  # a probe behind a long queue is given up earlier onl
 _STATUS_TIMEOUT_S = 2.0
 
 
+ATTEMPTS = 3  # a prompt that takes the model down each time must not do so for ever
+
+
 class Upstream:
     """One Triton server: its client, its state and the number of prompts it has in hand."""
 
@@ -34,7 +41,8 @@ class Upstream:
         self.shared = SharedCalls(self.client, self.readiness)
         self.prompts_in_flight = 0
         self._watch: asyncio.Task[None] | None = None
-        self.last_info: Mapping[str, Any] | None = None
+        self._last_info: Mapping[str, Any] | None = None
+        self._told_at = -math.inf
 
     def open(self) -> None:
         self.client.open()
@@ -50,11 +58,18 @@ class Upstream:
 
     async def info(self) -> Mapping[str, Any] | None:
         """The model's status; while it does not answer, what it said before, without engines; ``None`` at first."""
+        asked_at = time.monotonic()
         try:
-            self.last_info = await self.client.info(_STATUS_TIMEOUT_S)
+            self._last_info = await self.client.info(_STATUS_TIMEOUT_S)
         except GatewayError:
-            return self.last_info and {**self.last_info, "engines": []}
-        return self.last_info
+            return self._last_info and {**self._last_info, "engines": []}
+        self._told_at = asked_at
+        return self._last_info
+
+    @property
+    def properties(self) -> Mapping[str, Any] | None:
+        """What the model has said of itself since it was last in doubt, after which it may be another one."""
+        return self._last_info if self._told_at > self.readiness.suspected_at else None
 
     async def _probe(self) -> None:
         await self.client.all_responses(encode_request(_PROBE, [0]), _PROBE_DEADLINE_S)
@@ -91,37 +106,42 @@ class Upstreams:
     def ready_count(self) -> int:
         return sum(upstream.readiness.is_ready for upstream in self._upstreams)
 
-    def choose(self) -> Upstream | None:
-        """The ready server with the fewest prompts in hand, if any is ready."""
+    def choose(self) -> Upstream:
+        """The ready server with the fewest prompts in hand; for a caller who has waited for one in this very turn."""
         ready = [upstream for upstream in self._upstreams if upstream.readiness.is_ready]
-        return min(ready, key=lambda upstream: upstream.prompts_in_flight, default=None)
+        return min(ready, key=lambda upstream: upstream.prompts_in_flight)
 
     async def wait_ready(self, timeout_s: float) -> bool:
         """Wait until a server is ready; whether one is."""
-        if self.ready_count:
-            return True
+        deadline = time.monotonic() + timeout_s
+        while not self.ready_count and (left_s := deadline - time.monotonic()) > 0:
+            await self._wait_for_a_change(left_s)  # by now the server may be in doubt again
+        return self.ready_count > 0
+
+    async def _wait_for_a_change(self, timeout_s: float) -> None:
         waits = [asyncio.ensure_future(upstream.readiness.wait_ready()) for upstream in self._upstreams]
         try:
-            await asyncio.wait(waits, timeout=max(timeout_s, 0.0), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
-        return self.ready_count > 0
 
-    async def require_ready(self, timeout_s: float) -> None:
-        """Wait until a server is ready. Raises :class:`NotReady` if none is by then."""
-        if not await self.wait_ready(timeout_s):
+    async def require_ready(self, limits: Limits, metrics: Metrics) -> None:
+        """Wait until a server is ready. Raises :class:`NotReady` if none is within the limits."""
+        started = time.monotonic()
+        if not await self.wait_ready(min(limits.ready_timeout_s, limits.request_timeout_s)):
             raise NotReady(f"the model is {self.state}")
+        metrics.ready_wait.observe(time.monotonic() - started)
 
     def up(self) -> list[tuple[str, bool]]:
         """The address of each server, and whether its model answers."""
         return [(upstream.client.url, upstream.readiness.is_ready) for upstream in self._upstreams]
 
     async def properties(self) -> Mapping[str, Any]:
-        """What does not change about the model, as told by the first server that told it; empty until one has."""
+        """What does not change while a model runs, as told by the first server that told it; empty until one has."""
         for upstream in self._upstreams:
-            if upstream.last_info is not None:
-                return upstream.last_info
+            if upstream.properties is not None:
+                return upstream.properties
         return await self.info() or {}
 
     async def info(self) -> Mapping[str, Any] | None:

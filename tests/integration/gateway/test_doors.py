@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.fakes.sampling_triton import SamplingTriton, pieces
-from tests.fakes.triton_server import say
+from tests.fakes.triton_server import hang, say
 from tests.integration.gateway.harness import Gateway, error_of, running_gateway
 from tests.integration.gateway.openai.conftest import client_of
 
@@ -148,6 +148,23 @@ async def test_metrics_tell_what_happened(triton: SamplingTriton) -> None:
         assert (await gateway.client.post("/predict", json={"prompt": ""})).status_code == 400
         while (await metrics_of(gateway))["gateway_upstream_up", triton.url]:
             await gateway.is_ready()
+
+
+async def test_refused_prompts_are_not_counted_and_a_failed_request_fails_all_of_its_prompts(
+    triton: SamplingTriton,
+) -> None:
+    triton.probe = hang()
+    async with running_gateway(triton, MAX_BATCH_PROMPTS="3", READY_TIMEOUT_S="0.1", wait=False) as gateway:
+        statuses = [(await gateway.predict(["a"] * count)).status_code for count in (4, 3, 2)]
+        assert statuses == [413, 503, 503]
+        found = await metrics_of(gateway)
+        assert found["gateway_prompts_total",] == 5
+        assert found["gateway_failed_prompts_total",] == 5
+
+
+async def test_an_address_with_a_slash_too_many_is_not_found(gateway: Gateway) -> None:
+    answer = await gateway.client.post("/predict/", json={"prompt": "a"})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (404, "not_found")
 
 
 async def test_the_documentation_needs_no_network(gateway: Gateway) -> None:

@@ -154,6 +154,24 @@ async def test_a_stream_that_nobody_reads_ends_after_its_time(
         assert not told & {"uvicorn.error", "gateway.event_stream", "gateway.request"}
 
 
+async def test_a_second_signal_does_not_wait_for_a_stream_that_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_stream, "_FAREWELL_S", 0.2)
+
+    async def endless(call: SampleCall) -> AsyncIterator[list[Part]]:
+        while True:
+            yield [Part(0, PIECE)]
+
+    async with playing(endless) as triton, running_gateway(triton, SHUTDOWN_GRACE_S="600") as gateway:
+        wanted = {"messages": [{"role": "user", "content": "a"}], "stream": True}
+        _, writer = await _ask(gateway, b"/v1/chat/completions", wanted, b"keep-alive")
+        await until(lambda: bool(triton.samples))
+        await asyncio.sleep(0.5)  # until both sides' buffers are full
+        gateway.server.begin_shutdown()
+        gateway.server.begin_shutdown()
+        await until(lambda: gateway.server.should_exit)
+        writer.close()
+
+
 async def _ask(
     gateway: Gateway, path: bytes, wanted: dict[str, Any], connection: bytes
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from gateway.errors import BadValue
 from gateway.openai.conversion import StreamWish, chat_samples, completion_samples, refusal
 from gateway.openai.logprobs import chat_logprobs, completion_logprobs
 from gateway.openai.schemas import ChatRequest, CompletionRequest, parse_request
-from gateway.triton.samples import InputKind
+from gateway.triton.samples import InputKind, encode_samples
 from llm_model import parameters
 from llm_model.errors import InvalidArgument
 from llm_model.prompts import read_messages, read_token_ids
@@ -23,7 +24,7 @@ HELLO: Any = [{"role": "user", "content": "a"}]
 
 
 def chat(**fields: Any) -> ChatRequest:
-    return parse_request(orjson.dumps({"messages": HELLO, **fields}), ChatRequest)
+    return parse_request(json.dumps({"messages": HELLO, **fields}).encode(), ChatRequest)
 
 
 def completion(**fields: Any) -> CompletionRequest:
@@ -33,19 +34,38 @@ def completion(**fields: Any) -> CompletionRequest:
 @pytest.mark.parametrize(
     "fields, max_tokens",
     [
-        ({}, 100),
+        ({}, None),
         ({"max_tokens": 5}, 5),
         ({"max_completion_tokens": 6}, 6),
         ({"max_tokens": 5, "max_completion_tokens": 6}, 6),
     ],
 )
-def test_the_answers_length(fields: dict[str, int], max_tokens: int) -> None:
-    assert chat_samples(chat(**fields), 100, "").parameters["max_tokens"] == max_tokens
+def test_the_answers_length(fields: dict[str, int], max_tokens: int | None) -> None:
+    assert chat_samples(chat(**fields), "").parameters.get("max_tokens") == max_tokens
 
 
 def test_null_is_as_good_as_not_sent() -> None:
     nothing = dict.fromkeys(("temperature", "stop", "tools", "response_format", "stream", "n", "logprobs"))
-    assert chat_samples(chat(**nothing), 9, "").parameters == {"max_tokens": 9}
+    assert chat_samples(chat(**nothing), "").parameters == {}
+    streamed = chat(stream=True, stream_options={"include_usage": None, "continuous_usage_stats": None})
+    assert StreamWish.of(streamed) == StreamWish(stream=True, include_usage=False, continuous_usage=False)
+    schema = {"properties": {"a": {"default": None}}}
+    wanted = {"type": "json_schema", "json_schema": {"name": None, "strict": None, "schema": schema}}
+    assert chat_samples(chat(response_format=wanted), "").parameters == {"structured_outputs": {"json": schema}}
+
+
+@pytest.mark.parametrize("depth", [100, 300])
+def test_a_schema_that_cannot_be_sent_on_is_refused_by_its_name(depth: int) -> None:
+    schema: dict[str, Any] = {}
+    for _ in range(depth):
+        schema = {"a": schema}
+    wish = chat(response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
+    if depth == 100:
+        assert encode_samples(chat_samples(wish, ""))
+        return
+    with pytest.raises(BadValue, match="nested too deeply; at most 250 levels") as caught:
+        chat_samples(wish, "")
+    assert caught.value.param == "response_format.json_schema.schema"
 
 
 @pytest.mark.parametrize("prompt", [[], "x", [[1], "x"], 7, [1.5], {}, [None]])

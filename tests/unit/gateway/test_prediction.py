@@ -37,10 +37,11 @@ async def test_preparing_a_large_batch_lets_others_run_again_and_again() -> None
 
 async def test_one_request_has_one_system_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     settings, system_prompt = GatewaySettings(), SystemPrompt("the first")
-    predictor = Predictor(settings, Upstreams(settings.triton_urls), system_prompt, Turns())
+    upstreams = Upstreams(settings.triton_urls)
+    predictor = Predictor(settings, upstreams, system_prompt, Turns())
     shares: list[list[bytes]] = []
 
-    async def wait_ready() -> None:
+    async def require_ready(*_: object) -> None:
         system_prompt.replace("set while it waits")
 
     async def generate(conversations: Conversations, finish: Finish, deadline: float) -> list[Outcome]:
@@ -48,7 +49,7 @@ async def test_one_request_has_one_system_prompt(monkeypatch: pytest.MonkeyPatch
         system_prompt.replace("set between two shares")
         return ["an answer"] * len(conversations.messages)
 
-    monkeypatch.setattr(predictor, "_wait_ready", wait_ready)
+    monkeypatch.setattr(upstreams, "require_ready", require_ready)
     monkeypatch.setattr(predictor._generator, "generate", generate)
     prediction = await predictor.predict(Questions(["q"] * 2_500, SamplingOptions()))
     assert prediction.answers == ["an answer"] * 2_500

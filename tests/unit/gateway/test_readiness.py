@@ -11,6 +11,7 @@ import pytest
 
 from gateway.errors import UpstreamUnavailable
 from gateway.readiness import ProbeTimes, Readiness, makes_progress
+from gateway.triton.upstreams import Upstreams
 from tests.unit.gateway.waiting import DEADLINE_S, until
 
 TIMES = ProbeTimes(
@@ -252,3 +253,27 @@ async def test_engines_that_are_all_restarted_are_seen_long_before_patience_ends
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_a_probe_outlives_a_status_that_cannot_be_read(model: FakeModel, readiness: Readiness) -> None:
+    model.fails = True
+    model.status = {"engines": [None]}
+    probes = model.probes
+    await until(lambda: model.probes > probes + 2)
+    model.fails = False
+    await asyncio.wait_for(readiness.wait_ready(), DEADLINE_S)
+
+
+async def test_whoever_waits_for_a_model_goes_on_when_it_is_in_doubt_again_at_once() -> None:
+    upstreams = Upstreams(["127.0.0.1:9"])  # nothing is opened
+    (upstream,) = upstreams._upstreams
+    readiness = upstream.readiness
+    waiting = asyncio.create_task(upstreams.wait_ready(DEADLINE_S))
+    await asyncio.sleep(0)
+    for _ in range(2):
+        readiness.confirm(time.monotonic())
+        readiness.suspect("in doubt")
+        await asyncio.sleep(0.02)
+        assert not waiting.done()
+    readiness.confirm(time.monotonic())
+    assert await waiting
