@@ -47,6 +47,30 @@ def with_child(setup: Any) -> tuple[Any, str]:
     return slow_echo(setup)
 
 
+def with_forked_grandchild(setup: Any) -> tuple[Any, str]:
+    """As :func:`slow_echo`, if a forked child has no connection, and what it opens stays open in a child of its own."""
+    child = os.fork()
+    if not child:
+        if _is_open(int(sys.argv[1])):
+            os._exit(1)
+        opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(64)]  # the number of the connection among them
+        grandchild = os.fork()
+        if not grandchild:
+            os._exit(0 if all(map(_is_open, opened)) else 1)
+        os._exit(os.waitstatus_to_exitcode(os.waitpid(grandchild, 0)[1]))
+    if os.waitpid(child, 0)[1]:
+        raise AssertionError("a forked child has the connection, or its own child lost a file")
+    return slow_echo(setup)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
 def refusing(setup: Any) -> tuple[Any, str]:
     raise importlib.import_module("1.errors").EngineRefused("this model is not for me")
 

@@ -38,10 +38,6 @@ class Adapters:
         return len(self._by_name)
 
     @property
-    def names(self) -> list[str]:
-        return list(self._by_name)
-
-    @property
     def max_rank(self) -> int:
         """The largest rank; 0 where there is no adapter."""
         return max((adapter.rank for adapter in self._by_name.values()), default=0)

@@ -5,13 +5,14 @@ each such shape the template is rendered once with a placeholder, and later mess
 That is exact, not an approximation, for a message that the template cannot treat differently from the placeholder:
 one that has no white space at its ends (templates trim) and contains none of the strings the template mentions
 (templates test for tags). Any other message is rendered in full, and every message is where the template rewrites what
-it is given (the placeholder then does not come out as it went in) or asks for the date.
+it is given (the placeholder then does not come out as it went in) or asks for the date. So is a message behind a long
+history: keeping that would take memory.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from jinja2 import Environment, TemplateSyntaxError, nodes
@@ -23,7 +24,10 @@ Render = Callable[[Sequence[Message]], str]
 # case or splits lines would rewrite.
 _PLACEHOLDER = "\ue000 aB \t\"'\\&<>\n\n é\ue001"
 _CLOCK = "strftime_now"  # transformers' function for templates: its result is another one tomorrow
+# What may be remembered, so that callers cannot fill memory: so many shapes, none with a longer history than this.
 _MAX_SHAPES = 256
+_MAX_HISTORY = 32_768  # characters before the last message
+_MESSAGE = 64  # what a message counts beside its texts, in characters: a history of empty ones takes memory too
 
 
 class ChatTemplate:
@@ -58,7 +62,7 @@ class ChatTemplate:
 
     def _constant_parts(self, messages: Sequence[Message]) -> tuple[str, str] | None:
         shape = tuple((m["role"], m["content"]) for m in messages[:-1] if m.keys() == {"role", "content"})
-        if len(shape) != len(messages) - 1:
+        if len(shape) != len(messages) - 1 or _length(shape) > _MAX_HISTORY:
             return None
         if shape in self._shapes:
             self._shapes.move_to_end(shape)
@@ -69,6 +73,10 @@ class ChatTemplate:
         if len(self._shapes) > _MAX_SHAPES:
             self._shapes.popitem(last=False)
         return self._shapes[shape]
+
+
+def _length(shape: Iterable[tuple[str, str]]) -> int:
+    return sum(len(role) + len(content) + _MESSAGE for role, content in shape)
 
 
 def mentioned_strings(source: str | None) -> tuple[str, ...] | None:

@@ -63,3 +63,12 @@ class StartupError(Exception):
 
 class EngineRefused(StartupError):
     """The backend's software is missing, broken, or does not fit the model or the machine."""
+
+
+def first_line(exc: BaseException) -> str:
+    """What went wrong in one line. Pydantic's own first line only says how many things did: then the first of them."""
+    problems = getattr(exc, "errors", None)
+    if callable(problems) and (found := problems()):
+        place = ".".join(map(str, found[0]["loc"]))
+        return first_line(ValueError(f"{place}: {found[0]['msg']}" if place else found[0]["msg"]))
+    return (str(exc).strip() or type(exc).__name__).splitlines()[0]

@@ -76,7 +76,8 @@ class Generator:
                     if isinstance(item, ModelError):
                         finished.add(FinishedPrompt(position, None, error=item))
                 prompts = [(position, item) for position, item in made if isinstance(item, Prompt)]
-                begun = self._pool.begin_all([self._order(*prompt, priority, finished) for prompt in prompts])
+                orders = [self._order(*prompt, priority, finished) for prompt in prompts]
+                begun = self._pool.begin_all(orders, on_each=call.on_each_engine)
                 runs += begun
                 if call.row_key:
                     for (position, _), run in zip(prompts, begun, strict=True):
@@ -105,7 +106,8 @@ class Generator:
             else:
                 finished.add(FinishedPrompt(position, prompt, outcome))
 
-        needs_text = bool(prompt.params.stop) or prompt.params.logprobs is not None
+        params = prompt.params
+        needs_text = bool(params.stop) or params.logprobs is not None or self._tokenization.needs_context
         return self._request(prompt, priority, detokenize=needs_text), done
 
     def _request(self, prompt: Prompt, priority: int, *, detokenize: bool) -> GenerationRequest:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import importlib.util
 import platform
+from functools import cache
 from importlib import metadata
 from typing import Any
 
@@ -37,7 +38,7 @@ _SHOWN_SETTINGS = (
 
 
 def model_info(settings: ModelSettings, backend: Backend) -> dict[str, Any]:
-    """Return a JSON-ready snapshot; never blocks."""
+    """Return a JSON-ready snapshot; never blocks, but for reading the packages' versions the first time."""
     return {
         "model": settings.served_name,
         "backend": backend.name,
@@ -54,6 +55,11 @@ def model_info(settings: ModelSettings, backend: Backend) -> dict[str, Any]:
     }
 
 
+@cache
 def _package_versions() -> dict[str, str]:
-    installed = [name for name in _PACKAGES if importlib.util.find_spec(name) is not None]
-    return {name: metadata.version(name) for name in installed}
+    """Read once: they are on the disk. A package may have come without the metadata that tell its version."""
+    versions = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions

@@ -16,7 +16,7 @@ from msgspec import Meta
 from .errors import InvalidArgument
 
 _MAX_INT32 = 2**31 - 1
-_MAX_CACHED_BYTES = 4096  # longer texts (a large JSON schema) are rare, and callers must not fill memory with them
+_MAX_KEPT_BYTES = 4096  # longer ones (a large JSON schema) are rare, and callers must not fill memory with them
 _MAX_SAMPLES = 128  # n: what one prompt may ask for; a larger number is a mistake or an attack
 _MAX_LOGPROBS = 20  # vLLM's own default limit (max_logprobs)
 
@@ -43,7 +43,7 @@ class SamplingParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True
     n: Annotated[int, Meta(ge=1, le=_MAX_SAMPLES)] = 1
     max_tokens: Count = 16
     min_tokens: NonNegative = 0
-    temperature: Annotated[float, Meta(ge=0.0, le=100.0)] = 1.0
+    temperature: Annotated[float, Meta(ge=0.0, le=2.0)] = 1.0
     top_p: Annotated[float, Meta(gt=0.0, le=1.0)] = 1.0
     top_k: Annotated[int, Meta(ge=-1, le=_MAX_INT32)] = 0
     min_p: Share = 0.0
@@ -71,6 +71,13 @@ class SamplingParameters(msgspec.Struct, frozen=True, forbid_unknown_fields=True
             return ()
         return (self.stop,) if isinstance(self.stop, str) else self.stop
 
+    @property
+    def is_small(self) -> bool:
+        """Whether a cache may keep them: their JSON is no longer than a text that :func:`parse` keeps."""
+        return len(_encoder.encode(self)) <= _MAX_KEPT_BYTES
+
+
+_encoder = msgspec.json.Encoder()
 
 DEFAULT = SamplingParameters()
 _NESTED = {"logit_bias", "structured_outputs", "stop_token_ids", "allowed_token_ids", "bad_words"}
@@ -81,10 +88,10 @@ def parse(raw: bytes | str, source: str = "sampling_parameters") -> SamplingPara
     """Parse the JSON of one ``sampling_parameters`` item.
 
     ``source`` names the input in errors. Raises :class:`InvalidArgument` naming the field, its value and what is
-    allowed. The result is cached: rows of a batch mostly share a few distinct texts.
+    allowed. The result of a text that is not long is cached: rows of a batch mostly share a few distinct texts.
     """
     text = raw if isinstance(raw, bytes) else raw.encode(errors="surrogatepass")
-    parse_text = _parse_cached if len(text) <= _MAX_CACHED_BYTES else _parse_cached.__wrapped__
+    parse_text = _parse_cached if len(text) <= _MAX_KEPT_BYTES else _parse_cached.__wrapped__
     return parse_text(text, source)
 
 

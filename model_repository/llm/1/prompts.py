@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from functools import lru_cache
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +22,7 @@ _INLINE_CHARACTERS = 8192  # tokenizing less than this is quicker than handing i
 
 T = TypeVar("T")
 Encoded = tuple[str, list[int]]  # a prompt's text and its token ids
+Resolved = dict[int, SamplingParameters]  # what became of a call's parameters, by the object's id: rows share them
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -40,16 +41,16 @@ class PromptBuilder:
         self._tokenization = tokenization
         self._adapters = adapters
         self._max_prompt_len = max_model_len - 1  # one token at least must fit behind the prompt
-        self._with_stop_ids = lru_cache(maxsize=4096)(self._resolve_stops)
 
     async def build(self, call: InferenceCall) -> AsyncGenerator[list[Prompt | ModelError], None]:
         """Yield a prompt for each input, or in its place what is wrong with it; in order, a chunk at a time.
 
         While the caller works on a chunk the next one is rendered and tokenized.
         """
-        made = await self._make(call, 0)
+        resolved: Resolved = {}  # for this call only: callers' long lists of stop strings must not fill memory
+        made = await self._make(call, 0, resolved)
         for following in range(CHUNK, len(call.inputs), CHUNK):
-            ahead = asyncio.ensure_future(self._make(call, following))
+            ahead = asyncio.ensure_future(self._make(call, following, resolved))
             try:
                 yield made
                 made = await ahead
@@ -58,7 +59,7 @@ class PromptBuilder:
                 await asyncio.gather(ahead, return_exceptions=True)
         yield made
 
-    async def _make(self, call: InferenceCall, start: int) -> list[Prompt | ModelError]:
+    async def _make(self, call: InferenceCall, start: int, resolved: Resolved) -> list[Prompt | ModelError]:
         """The chunk of a call's prompts that begins at ``start``."""
         inputs, params = call.inputs[start : start + CHUNK], call.params[start : start + CHUNK]
         if call.is_token_ids:
@@ -66,19 +67,31 @@ class PromptBuilder:
         else:
             made = await self._from_texts(inputs, call.is_chat)
         return [
-            item if isinstance(item, ModelError) else self._check(*item, its_params)
+            item if isinstance(item, ModelError) else self._check(*item, its_params, resolved)
             for item, its_params in zip(made, params, strict=True)
         ]
 
     async def _from_texts(self, inputs: Sequence[bytes], is_chat: bool) -> list[Encoded | ModelError]:
         """Render and tokenize inputs, the tokenizing in one call."""
-        render = self._render_chat if is_chat else read_text
+        render = partial(self._render, self._render_chat if is_chat else read_text)
         rendered: list[str | ModelError] = []
         for start in range(0, len(inputs), SLICE):
             rendered += [_or_error(render, raw) for raw in inputs[start : start + SLICE]]
             await asyncio.sleep(0)
         encoded = iter(await self._encode([text for text in rendered if isinstance(text, str)], is_chat))
         return [text if isinstance(text, ModelError) else (text, next(encoded)) for text in rendered]
+
+    def _render(self, read: Callable[[bytes], str], raw: bytes) -> str:
+        """The input's text, if it can fit: to tokenize millions of characters takes seconds and gigabytes."""
+        text = read(raw)
+        if len(text) > _INLINE_CHARACTERS:
+            most = self._max_prompt_len * self._tokenization.most_characters_a_token
+            if len(text) > most:
+                raise InvalidArgument(
+                    f"the prompt has {len(text)} characters; {self._max_prompt_len} tokens are allowed, "
+                    f"which hold at most {most}"
+                )
+        return text
 
     def _render_chat(self, raw: bytes) -> str:
         return self._tokenization.render_chat(read_messages(raw))
@@ -96,7 +109,7 @@ class PromptBuilder:
         return await asyncio.to_thread(self._tokenization.encode, texts, add_special_tokens=not is_chat)
 
     def _check(
-        self, text: str, token_ids: list[int], params: SamplingParameters | InvalidArgument
+        self, text: str, token_ids: list[int], params: SamplingParameters | InvalidArgument, resolved: Resolved
     ) -> Prompt | ModelError:
         if isinstance(params, InvalidArgument):
             return params
@@ -106,10 +119,17 @@ class PromptBuilder:
             adapter = self._adapters.find(params.lora_name)
         except InvalidArgument as exc:
             return exc.detached()
-        return Prompt(text, token_ids, params if params.stop is None else self._with_stop_ids(params), adapter)
+        return Prompt(text, token_ids, self._with_stop_ids(params, resolved), adapter)
+
+    def _with_stop_ids(self, params: SamplingParameters, resolved: Resolved) -> SamplingParameters:
+        """Replace stop strings that are single special tokens by their ids, which need no text to be compared."""
+        if params.stop is None:
+            return params
+        if id(params) not in resolved:
+            resolved[id(params)] = self._resolve_stops(params)
+        return resolved[id(params)]
 
     def _resolve_stops(self, params: SamplingParameters) -> SamplingParameters:
-        """Replace stop strings that are single special tokens by their ids, which need no text to be compared."""
         ids = {text: self._tokenization.special_token_id(text) for text in params.stop_strings}
         special = tuple(token_id for token_id in ids.values() if token_id is not None)
         others = tuple(text for text, token_id in ids.items() if token_id is None)

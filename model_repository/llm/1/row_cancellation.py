@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -37,20 +36,20 @@ class CancellableRows:
 
 
 class OpenCalls:
-    """The calls with a key that run now."""
+    """The calls with a key that have begun and are not over."""
 
     def __init__(self) -> None:
         self._calls: dict[str, CancellableRows] = {}
 
-    @contextmanager
-    def entered(self, row_key: str, rows: CancellableRows) -> Iterator[None]:
-        """Make a call's rows known by its key, if it has one, while the block runs."""
+    def enter(self, row_key: str, rows: CancellableRows) -> None:
+        """Make a call's rows known by its key, if it has one."""
         if row_key:
             self._calls[row_key] = rows
-        try:
-            yield
-        finally:
-            self._calls.pop(row_key, None)
+
+    def leave(self, row_key: str, rows: CancellableRows) -> None:
+        """Forget a call that is over, but not a later one with the same key."""
+        if self._calls.get(row_key) is rows:
+            del self._calls[row_key]
 
     def cancel(self, wish: RowCancellation) -> None:
         """End rows of a call; one that is over, or unknown, has none left."""

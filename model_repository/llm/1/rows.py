@@ -41,6 +41,7 @@ class InferenceCall:
     ``inputs`` are UTF-8 texts, or with ``is_chat`` JSON lists of messages, or with ``is_token_ids`` JSON lists of token
     ids. ``echo_input`` puts the prompt's text before the completion. ``caller_id`` is for logs only. ``row_key`` says
     that the rows are single prompts of many callers, and is the name by which one of them can be ended.
+    ``on_each_engine`` is the warm-up's: every engine runs every prompt.
     """
 
     caller_id: str
@@ -53,6 +54,7 @@ class InferenceCall:
     echo_input: bool = False
     flags: OutputFlags = field(default_factory=OutputFlags)
     row_key: str = ""
+    on_each_engine: bool = False
     cancellable_rows: CancellableRows = field(default_factory=CancellableRows, compare=False)
 
     @property

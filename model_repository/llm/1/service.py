@@ -58,14 +58,15 @@ class ModelService:
         """Take one Triton request; its answer goes out through the request's response sender."""
         stream = ResponseStream(request.get_response_sender(), self._outbox)
         try:
-            if tensors.wants_info(request):
+            fields = tensors.request_parameters(request)
+            if tensors.wants_info(fields):
                 stream.urgent = True  # whether the model works must be told while it has a lot to send
                 self._loop.call_soon_threadsafe(self._answer_info, stream)
                 return
-            if (cancellation := tensors.read_cancellation(request)) is not None:
+            if (cancellation := tensors.read_cancellation(fields)) is not None:
                 self._loop.call_soon_threadsafe(self._cancel_rows, cancellation, stream)
                 return
-            call = tensors.read_call(request)
+            call = tensors.read_call(request, fields)
         except ModelError as exc:
             _fail(stream, exc)
         except Exception:
@@ -106,7 +107,10 @@ class ModelService:
             await self._backend.pool.stop()
 
     def _begin(self, call: InferenceCall, stream: ResponseStream) -> None:
+        # At once: the task begins a turn of the loop later, and a cancellation may come in this one.
+        self._open_calls.enter(call.row_key, call.cancellable_rows)
         task = self._loop.create_task(self._serve(call, stream))
+        task.add_done_callback(lambda _: self._open_calls.leave(call.row_key, call.cancellable_rows))
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
         self._cancellations.watch(id(task), stream, lambda: self._cancel(task))
@@ -126,9 +130,8 @@ class ModelService:
         assert self._generator is not None
         rows_of_call = self._generator.run(call)
         try:
-            with self._open_calls.entered(call.row_key, call.cancellable_rows):
-                async for rows in rows_of_call:
-                    _send_rows(stream, rows, call)
+            async for rows in rows_of_call:
+                _send_rows(stream, rows, call)
         except ModelError as exc:
             _fail(stream, exc)
         except asyncio.CancelledError:

@@ -25,8 +25,11 @@ _KEY_PARAMETER = "row_key"
 _CANCEL_PARAMETER = "cancel_rows"
 _OWN_PARAMETERS = (_INFO_PARAMETER, _TOKEN_IDS_PARAMETER, _KEY_PARAMETER, _CANCEL_PARAMETER)
 _MAX_KEY, _MAX_DIGITS = 128, 10
+_MAX_CALLER_ID = 4096  # for the log: the gateway's shared requests name up to 64 callers
+_SWITCH = {"true": True, "false": False}
 
 Tensors = Mapping[str, Any]
+Fields = Mapping[str, Any]  # a request's parameters by their names
 
 
 def by_name(tensors: Sequence[Any]) -> Tensors:
@@ -34,14 +37,19 @@ def by_name(tensors: Sequence[Any]) -> Tensors:
     return {tensor.name(): tensor for tensor in tensors}
 
 
-def wants_info(request: Any) -> bool:
+def request_parameters(request: Any) -> Fields:
+    """Decode a request's parameters. Triton hands them over as one JSON object, or as an empty text."""
+    raw: str = request.parameters()
+    return dict(parameters.decode_json(raw.encode(), "request parameters")) if raw and raw != "{}" else {}
+
+
+def wants_info(fields: Fields) -> bool:
     """Whether the request asks for the model's status instead of a generation (request parameter ``info``)."""
-    return bool(_request_parameters(request).get(_INFO_PARAMETER))
+    return _switch(fields, _INFO_PARAMETER)
 
 
-def read_cancellation(request: Any) -> RowCancellation | None:
+def read_cancellation(fields: Fields) -> RowCancellation | None:
     """The rows that a request wants to be ended (request parameters ``row_key``, ``cancel_rows``), if it does."""
-    fields = _request_parameters(request)
     wished = fields.get(_CANCEL_PARAMETER)
     if wished is None:
         return None
@@ -51,15 +59,29 @@ def read_cancellation(request: Any) -> RowCancellation | None:
     return RowCancellation(_row_key(fields), [int(item) for item in items])
 
 
-def _row_key(fields: dict[str, Any]) -> str:
+def _switch(fields: Fields, name: str) -> bool:
+    """A request parameter that is true or false, or one of these words; false where it is left out."""
+    value = fields.get(name)
+    if value is None:
+        return False
+    wanted = _SWITCH.get(value.lower()) if isinstance(value, str) else value
+    if not isinstance(wanted, bool):
+        raise InvalidArgument(f"'{name}' has value {str(value)[:40]!r}. Allowed are true and false")
+    return wanted
+
+
+def _row_key(fields: Fields) -> str:
     key = fields.get(_KEY_PARAMETER, "")
     if not isinstance(key, str) or len(key) > _MAX_KEY:
         raise InvalidArgument(f"'row_key' is no text of at most {_MAX_KEY} characters")
     return key
 
 
-def read_call(request: Any) -> InferenceCall:
-    """Decode one Triton request. Raises :class:`InvalidArgument` for what concerns the request as a whole."""
+def read_call(request: Any, fields: Fields) -> InferenceCall:
+    """Decode one Triton request, whose request parameters are ``fields``.
+
+    Raises :class:`InvalidArgument` for what concerns the request as a whole.
+    """
     found = by_name(request.inputs())
     texts, chats = _strings(found, "text_input"), _strings(found, "messages")
     if (texts is None) == (chats is None):
@@ -70,21 +92,26 @@ def read_call(request: Any) -> InferenceCall:
     if not inputs:
         raise InvalidArgument(f"'{'messages' if texts is None else 'text_input'}' is empty; at least one is needed")
     stream, partial = _flag(found, "stream") or False, _flag(found, "partial") or False
-    row_key = _row_key(_request_parameters(request))
+    row_key = _row_key(fields)
     if row_key and not partial:
         raise InvalidArgument("'row_key' needs the input 'partial': rows that end alone are answered alone")
     return InferenceCall(
-        caller_id=request.request_id(),
+        caller_id=_printable(request.request_id()),
         inputs=inputs,
         is_chat=texts is None,
-        is_token_ids=texts is not None and bool(_request_parameters(request).get(_TOKEN_IDS_PARAMETER)),
-        params=_read_parameters(request, found, len(inputs)),
+        is_token_ids=_switch(fields, _TOKEN_IDS_PARAMETER) and texts is not None,
+        params=_read_parameters(fields, found, len(inputs)),
         stream=stream,
         partial=partial,
         echo_input=_echo_input(found, stream, is_chat=texts is None),
         flags=OutputFlags(*(_flag(found, name) or False for name in OUTPUT_FLAGS)),
         row_key=row_key,
     )
+
+
+def _printable(caller_id: str) -> str:
+    """A caller's name of the request, made fit for one line of a log."""
+    return "".join(letter if letter.isprintable() else "?" for letter in caller_id[:_MAX_CALLER_ID])
 
 
 def _echo_input(inputs: Tensors, stream: bool, *, is_chat: bool) -> bool:
@@ -97,14 +124,12 @@ def _echo_input(inputs: Tensors, stream: bool, *, is_chat: bool) -> bool:
     return not exclude
 
 
-def _read_parameters(request: Any, inputs: Tensors, rows: int) -> list[SamplingParameters | InvalidArgument]:
+def _read_parameters(fields: Fields, inputs: Tensors, rows: int) -> list[SamplingParameters | InvalidArgument]:
     """One item a row; an item that is wrong in a list of N is that row's error, a shared one is the request's."""
     items = _strings(inputs, "sampling_parameters")
     if items is None:
-        fields = _request_parameters(request)
-        for name in _OWN_PARAMETERS:
-            fields.pop(name, None)
-        return [parameters.from_mapping(fields, "request parameters")] * rows
+        sampling = {name: value for name, value in fields.items() if name not in _OWN_PARAMETERS}
+        return [parameters.from_mapping(sampling, "request parameters")] * rows
     if len(items) not in (1, rows):
         raise InvalidArgument(f"'sampling_parameters' has {len(items)} items; allowed are 1 or {rows}, one a prompt")
     if len(items) == 1:
@@ -117,12 +142,6 @@ def _parse_row(item: bytes) -> SamplingParameters | InvalidArgument:
         return parameters.parse(item)
     except InvalidArgument as exc:
         return InvalidArgument(exc.message)  # as data, without a traceback
-
-
-def _request_parameters(request: Any) -> dict[str, Any]:
-    """Triton hands request parameters over as one JSON object, or as an empty text."""
-    raw: str = request.parameters()
-    return dict(parameters.decode_json(raw.encode(), "request parameters")) if raw and raw != "{}" else {}
 
 
 def _strings(inputs: Tensors, name: str) -> list[bytes] | None:

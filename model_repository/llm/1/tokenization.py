@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from .chat_template import ChatTemplate, Message
-from .errors import InvalidArgument, StartupError
+from .errors import InvalidArgument, StartupError, first_line
 from .logs import logger
 from .segments import Segmenter, segmenter
 
@@ -48,21 +49,33 @@ class Tokenization:
                 model_dir, trust_remote_code=trust_remote_code, local_files_only=True
             )
         except Exception as exc:  # the library raises anything from KeyError to OSError here
-            raise StartupError(f"the tokenizer in {model_dir} cannot be loaded: {_first_line(exc)}") from exc
+            raise StartupError(f"the tokenizer in {model_dir} cannot be loaded: {first_line(exc)}") from exc
         if not getattr(tokenizer, "chat_template", None):
             logger.warning("the model has no chat template: messages are joined by blank lines")
         return Tokenization(tokenizer)
 
     @property
-    def eos_token_id(self) -> int | None:
-        """The tokenizer's end-of-sequence id."""
-        eos: int | None = self._tokenizer.eos_token_id
-        return eos
-
-    @property
     def vocab_size(self) -> int:
         """Token ids the tokenizer knows, added tokens included."""
         return len(self._tokenizer)
+
+    @cached_property
+    def needs_context(self) -> bool:
+        """Whether a token's text depends on those before it, as a word's first space does with SentencePiece's.
+
+        Then an answer's text is not that of its tokens alone, but the engine's, which knows the prompt.
+        """
+        return type(getattr(self._backend, "decoder", None)).__name__ != "ByteLevel"
+
+    @cached_property
+    def most_characters_a_token(self) -> float:
+        """No token stands for more characters than this. Infinite where that cannot be told.
+
+        With tokens of bytes it is the longest of the vocabulary; Unicode's composed form can be a quarter as long.
+        """
+        if self.needs_context:  # an unknown word of any length may be one token
+            return math.inf
+        return 4 * max(map(len, self._tokenizer.get_vocab()))
 
     @cached_property
     def opens_think(self) -> bool:
@@ -82,7 +95,7 @@ class Tokenization:
         try:
             return self._template.render(messages)
         except Exception as exc:  # templates call raise_exception() and run any Jinja expression
-            raise InvalidArgument(f"messages: the chat template refuses them: {_first_line(exc)}") from exc
+            raise InvalidArgument(f"messages: the chat template refuses them: {first_line(exc)}") from exc
 
     def encode(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
         """Tokenize N texts in one call. Lone surrogates, which have no UTF-8 form, raise :class:`InvalidArgument`."""
@@ -94,7 +107,7 @@ class Tokenization:
                 return self._segmenter.encode(texts)
             return self._encode_batch(texts, add_special_tokens=add_special_tokens)
         except (UnicodeEncodeError, TypeError) as exc:
-            raise InvalidArgument(f"the text cannot be encoded as UTF-8: {_first_line(exc)}") from exc
+            raise InvalidArgument(f"the text cannot be encoded as UTF-8: {first_line(exc)}") from exc
 
     def _encode_batch(self, texts: Sequence[str], *, add_special_tokens: bool) -> list[list[int]]:
         assert self._backend is not None
@@ -146,7 +159,3 @@ def model_max_length(model_dir: str, cap: int) -> int:
     except (AttributeError, TypeError, ValueError) as exc:
         raise StartupError(f"{model_dir}/config.json: max_position_embeddings is no number") from exc
     return min(own, cap)
-
-
-def _first_line(exc: BaseException) -> str:
-    return (str(exc).strip() or type(exc).__name__).splitlines()[0]

@@ -1,11 +1,12 @@
-"""Generations before the model is ready: they compile, capture and fill the prefix cache, so that no caller waits."""
+"""Generations before the model is ready, on every engine: they compile, capture and fill the prefix cache."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,33 +18,36 @@ from .rows import InferenceCall
 from .settings import ModelSettings
 
 _TOKENS = 8
-_PLAIN_QUESTIONS = ["1 + 1 = ?"]
+_PLAIN_QUESTION = "1 + 1 = ?"
 _QUESTION_FIELDS = ("prompt", "instruction", "question")
 
 
 async def warm_up(generator: Generator, settings: ModelSettings) -> None:
-    """Generate a few tokens for the first questions of ``WARMUP_DATA_PATH``, or for a plain one.
+    """Generate a few tokens for a plain question on every engine, then for the first ones of ``WARMUP_DATA_PATH``.
 
-    Ends after ``WARMUP_MAX_S`` seconds, finished or not. Raises :class:`StartupError` when the model cannot generate.
+    These go where a caller's would, which is not to all engines. Ends after ``WARMUP_MAX_S`` seconds, finished or not.
+    Raises :class:`StartupError` when the model cannot generate.
     """
     warmup = settings.warmup
-    questions = read_questions(warmup.data_path, warmup.num_samples) or _PLAIN_QUESTIONS
-    call = _call(questions, settings.system_prompt)
+    questions = read_questions(warmup.data_path, warmup.num_samples)
+    plain = dataclasses.replace(_call([_PLAIN_QUESTION], settings.system_prompt), on_each_engine=True)
+    calls = [plain, _call(questions, settings.system_prompt)] if questions else [plain]
     started = time.monotonic()
     try:
-        await asyncio.wait_for(_generate(generator, call, max(1, warmup.repeat)), timeout=warmup.max_s)
-        logger.info("warm-up: %d questions in %.1f s", len(questions), time.monotonic() - started)
+        await asyncio.wait_for(_generate(generator, calls, max(1, warmup.repeat)), timeout=warmup.max_s)
+        logger.info("warm-up: %d questions in %.1f s", 1 + len(questions), time.monotonic() - started)
     except asyncio.TimeoutError:
         logger.warning("warm-up: cut after %.0f s (WARMUP_MAX_S)", warmup.max_s)
 
 
-async def _generate(generator: Generator, call: InferenceCall, repeat: int) -> None:
+async def _generate(generator: Generator, calls: Sequence[InferenceCall], repeat: int) -> None:
     for _ in range(repeat):
         errors: list[ModelError] = []
         answered = 0
-        async for rows in generator.run(call):
-            errors += [row.error for row in rows if row.error is not None]
-            answered += sum(row.error is None for row in rows)
+        for call in calls:
+            async for rows in generator.run(call):
+                errors += [row.error for row in rows if row.error is not None]
+                answered += sum(row.error is None for row in rows)
         if not answered:
             raise StartupError(f"the model answers no question of the warm-up: {errors[0] if errors else 'no rows'}")
 

@@ -16,9 +16,9 @@ import pytest_asyncio
 from llm_model.engines.base import GenerationRequest
 from llm_model.engines.pool import EnginePool
 from llm_model.engines.vllm_options import engine_options, prepare_environment
-from llm_model.errors import EngineUnavailable, InvalidArgument
+from llm_model.errors import EngineUnavailable, GenerationFailed, InvalidArgument
 from llm_model.generation import Generator
-from llm_model.parameters import SamplingParameters
+from llm_model.parameters import SamplingParameters, StructuredOutputs
 from llm_model.rows import InferenceCall, Row
 from llm_model.settings import ModelSettings
 from llm_model.tokenization import Tokenization
@@ -158,6 +158,16 @@ async def test_what_vllm_refuses_is_the_callers_fault(engine: Any, prompt: list[
     assert engine.is_alive()
 
 
+async def test_what_vllm_gives_up_is_no_answer(engine: Any, prompt: list[int]) -> None:
+    """A schema that refers to itself: vLLM takes the request on, and cannot compile its grammar."""
+    request = asked(prompt, "given up", structured_outputs=StructuredOutputs(json='{"$ref": "#"}'))
+    with pytest.raises(GenerationFailed, match="the engine failed on this prompt"):
+        await engine.generate(request)
+    with pytest.raises(GenerationFailed):
+        _ = [piece async for piece in engine.stream(request)]
+    assert engine.is_alive()
+
+
 @pytest.mark.parametrize("flags", [{}, {"stream": True}])
 async def test_an_answer_that_nobody_awaits_leaves_the_engine(
     generator: Generator, engine: Any, flags: dict[str, bool]
@@ -171,6 +181,19 @@ async def test_an_answer_that_nobody_awaits_leaves_the_engine(
     await rows(generator, SamplingParameters(max_tokens=1))  # the figures are those of the latest step
     await until(lambda: engine.status().running == 0, CANCELLED_WITHIN_S)
     assert engine.status().seconds_since_step < 30
+
+
+async def test_only_small_parameters_are_kept(engine: Any) -> None:
+    from vllm.sampling_params import RequestOutputKind
+
+    from llm_model.engines.vllm_engine import _sampling_params
+
+    small = SamplingParameters(stop=("x",))
+    large = SamplingParameters(structured_outputs=StructuredOutputs(json=json.dumps({"title": "x" * 5000})))
+    for params, is_kept in ((small, True), (large, False)):
+        first, second = (_sampling_params(params, True, RequestOutputKind.DELTA) for _ in range(2))
+        assert (first is second) is is_kept
+        assert str(first) == str(second)
 
 
 async def test_an_unknown_architecture_is_no_case_for_vllm(engine: Any, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ async def plain(environment: None, long_model: Path, tmp_path_factory: pytest.Te
     try:
         heard = Heard(engine.status())
         adapters = Adapters.load(settings.lora_modules)
-        for name in (None, *adapters.names):
+        for name in (None, *modules):
             heard.texts[name] = await answers(engine, long_model, adapters.find(name))
         for name, structure in STRUCTURES.items():
             params = SamplingParameters(max_tokens=64, temperature=0.0, structured_outputs=structure)

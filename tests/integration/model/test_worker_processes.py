@@ -107,6 +107,11 @@ async def test_what_is_cancelled_leaves_the_engine() -> None:
         assert await ask(pool, 7, 2) == [7, 7]
 
 
+async def test_processes_that_an_engine_forks_keep_what_they_open() -> None:
+    async with running(engine(make="with_forked_grandchild")) as pool:
+        assert await ask(pool, 7, 2) == [7, 7]
+
+
 # Starts that fail
 
 

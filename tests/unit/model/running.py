@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from llm_model import tensors
 from llm_model.engines.base import Engine
 from llm_model.engines.pool import EnginePool
 from llm_model.engines.selection import Backend
+from llm_model.rows import InferenceCall
 from llm_model.service import ModelService
 from llm_model.settings import ModelSettings
 from llm_model.tokenization import Tokenization
@@ -55,17 +57,22 @@ def request(
     parameters: Mapping[str, Any] | None = None,
 ) -> FakeRequest:
     """Make a request: inputs, flags that are true, sampling parameters for all or for each."""
-    tensors = [flag(name) for name in flags]
+    inputs = [flag(name) for name in flags]
     if texts is not None:
-        tensors.append(strings("text_input", texts))
+        inputs.append(strings("text_input", texts))
     if chats is not None:
-        tensors.append(strings("messages", chats))
+        inputs.append(strings("messages", chats))
     if sampling is not None:
         items = [item if isinstance(item, str) else json.dumps(item) for item in sampling]
-        tensors.append(strings("sampling_parameters", items))
+        inputs.append(strings("sampling_parameters", items))
     if exclude is not None:
-        tensors.append(flag("exclude_input_in_output", exclude))
-    return FakeRequest(tensors, request_id, parameters)
+        inputs.append(flag("exclude_input_in_output", exclude))
+    return FakeRequest(inputs, request_id, parameters)
+
+
+def read(asked: FakeRequest) -> InferenceCall:
+    """The call that a request holds."""
+    return tensors.read_call(asked, tensors.request_parameters(asked))
 
 
 def answer(service: ModelService, asked: FakeRequest) -> list[InferenceResponse]:

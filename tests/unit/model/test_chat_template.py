@@ -129,6 +129,28 @@ def test_the_number_of_remembered_shapes_is_bounded() -> None:
     assert render.count == limit + 12  # the oldest was
 
 
+@pytest.mark.parametrize(
+    "history, is_kept",
+    [
+        ([system("s" * 30_000)], True),
+        ([system("s" * 33_000)], False),
+        ([{"role": "r" * 33_000, "content": ""}], False),
+        ([user("a" * 10_000), {"role": "assistant", "content": "b" * 10_000}, system("c" * 13_000)], False),
+        ([user("")] * 400, True),
+        ([user("")] * 600, False),
+    ],
+    ids=lambda value: f"{len(value)} messages" if isinstance(value, list) else "",
+)
+def test_a_long_history_is_rendered_in_full_and_not_remembered(history: list[Message], is_kept: bool) -> None:
+    render = FullRender(CHATML)
+    template = ChatTemplate(render, CHATML)
+    for number in range(3):
+        messages = [*history, user(f"q{number}")]
+        assert template.render(messages) == FullRender(CHATML)(messages)
+    assert render.count == (1 if is_kept else 3)
+    assert len(template._shapes) == is_kept
+
+
 def test_messages_with_more_than_role_and_content_are_rendered_in_full() -> None:
     render = FullRender(CHATML)
     template = ChatTemplate(render, CHATML)

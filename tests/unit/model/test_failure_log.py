@@ -6,8 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
+from pydantic import BaseModel, ValidationError, model_validator
 
 from llm_model.engines.failure_log import FailureLog, cause, configure_logging, fitting_length
 
@@ -32,6 +34,32 @@ def test_without_a_log_the_cause_is_the_innermost_error() -> None:
     outer.__cause__ = ValueError("inner\nsecond line")
     assert cause(outer, "") == "inner"
     assert cause(KeyError(), "") == "KeyError"
+
+
+class Options(BaseModel):
+    """As vLLM's configuration: fields, and a check of all together."""
+
+    length: int = 1
+    kind: Literal["a", "b"] = "a"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Options:
+        if self.length > 10:
+            raise ValueError(f"length {self.length} is greater than 10\nmore")
+        return self
+
+
+@pytest.mark.parametrize(
+    "fields, told",
+    [
+        ({"kind": "c"}, "kind: Input should be 'a' or 'b'"),
+        ({"length": 11}, "Value error, length 11 is greater than 10"),
+    ],
+)
+def test_of_what_pydantic_finds_the_first_is_told(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Options(**fields)
+    assert cause(caught.value, "") == told
 
 
 @pytest.mark.parametrize("log, length", [(TRACEBACK, 2144), ("ValueError: something else", None), ("", None)])

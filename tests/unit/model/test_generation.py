@@ -14,7 +14,7 @@ from llm_model.engines.pool import EnginePool
 from llm_model.errors import EngineUnavailable, InvalidArgument
 from llm_model.generation import BATCH, SINGLE, Generator, visible_token_ids
 from llm_model.parameters import DEFAULT, SamplingParameters
-from llm_model.prompts import CHUNK, PromptBuilder
+from llm_model.prompts import CHUNK, Prompt, PromptBuilder
 from llm_model.rows import InferenceCall
 from llm_model.tokenization import Tokenization
 from tests.unit.model.fake_engines import ScriptedEngine, echo
@@ -173,6 +173,30 @@ async def test_the_engine_makes_text_only_where_it_must(
     assert [asked.detokenize for asked in engine.requests] == [detokenizes] * 2
 
 
+async def test_the_engine_makes_text_where_that_depends_on_the_prompt(
+    generator: Generator, engine: ScriptedEngine, counting: CountingTokenization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counting, "needs_context", True)
+    await groups(generator, call(["a"]))
+    assert [asked.detokenize for asked in engine.requests] == [True]
+
+
+async def test_stop_strings_are_looked_at_once_a_call_and_not_kept(tokenization: Tokenization) -> None:
+    builder = PromptBuilder(tokenization, MAX_MODEL_LEN, Adapters())
+    params = SamplingParameters(stop=tuple(f"end {number}" for number in range(10)))
+    made = [
+        item.params
+        for _ in range(2)
+        async for chunk in builder.build(call(["a"] * (CHUNK + 1), params))
+        for item in chunk
+        if isinstance(item, Prompt)
+    ]
+    assert len(made) == 2 * (CHUNK + 1)
+    first, second = made[0], made[-1]
+    assert {id(item) for item in made} == {id(first), id(second)}
+    assert (first == second == params, first is second) == (True, False)
+
+
 async def test_stop_strings_that_are_special_tokens_become_ids(
     generator: Generator, engine: ScriptedEngine, tokenization: Tokenization
 ) -> None:
@@ -294,3 +318,12 @@ async def test_an_error_comes_after_the_pieces_before_it(generator: Generator, e
         rows_of_one = [row for group in found for row in group if row.index == index]
         assert [(row.text, row.error is not None) for row in rows_of_one] == [("so far", False), ("", True)]
     assert all(len({row.error is None for row in group}) == 1 for group in found)
+
+
+async def test_a_prompt_that_cannot_fit_is_not_tokenized(tokenization: Tokenization) -> None:
+    limit = int((MAX_MODEL_LEN - 1) * tokenization.most_characters_a_token)
+    builder = PromptBuilder(tokenization, MAX_MODEL_LEN, Adapters())
+    (made,) = [made async for made in builder.build(call(["a" * limit, "a" * (limit + 1)]))]
+    told = [item.message for item in made if isinstance(item, InvalidArgument)]
+    assert f"the prompt has {limit + 1} characters; 49 tokens are allowed, which hold at most {limit}" == told[1]
+    assert "tokens; allowed are 1 to 49" in told[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 from llm_model.engines.base import EngineStatus
 from llm_model.engines.pool import EnginePool
 from llm_model.engines.selection import Backend
-from llm_model.info import _SHOWN_SETTINGS, model_info
+from llm_model.info import _SHOWN_SETTINGS, _package_versions, model_info
 from llm_model.settings import ModelSettings
 from llm_model.tokenization import Tokenization
 from tests.unit.model.fake_engines import ScriptedEngine
@@ -38,6 +39,27 @@ def test_the_fields(tokenization: Tokenization) -> None:
     assert all(set(engine) == fields for engine in found["engines"])
     assert {"python", "transformers", "tokenizers", "numpy"} <= set(found["versions"])
     assert (found["settings"]["max_model_len"], found["settings"]["use_vllm"]) == (77, "auto")
+
+
+def test_versions_are_read_once_and_a_package_without_one_is_left_out(
+    tokenization: Tokenization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def version(name: str) -> str:
+        asked.append(name)
+        if name == "numpy":
+            raise metadata.PackageNotFoundError(name)
+        return "1.2"
+
+    monkeypatch.setattr(metadata, "version", version)
+    _package_versions.cache_clear()
+    try:
+        told = [info(tokenization)["versions"] for _ in range(3)]
+    finally:
+        _package_versions.cache_clear()
+    assert all(versions["tokenizers"] == "1.2" and "numpy" not in versions for versions in told)
+    assert sorted(asked) == sorted(set(asked))
 
 
 def test_the_allow_list_names_settings() -> None:

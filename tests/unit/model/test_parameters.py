@@ -31,7 +31,7 @@ BOUNDS = [
     Bounds("n", (1, 128), (0, -1, 129, 2.5)),
     Bounds("max_tokens", (1, INT32), (0, -1, INT32 + 1, 1.5)),
     Bounds("min_tokens", (0, INT32), (-1, INT32 + 1)),
-    Bounds("temperature", (0, 0.0, 100), (-0.01, 100.1, "nan", "inf")),
+    Bounds("temperature", (0, 0.0, 2), (-0.01, 2.01, "nan", "inf")),
     Bounds("top_p", (0.001, 1), (0, 1.01, -1, "nan")),
     Bounds("top_k", (-1, 0, INT32), (-2, INT32 + 1, 0.5)),
     Bounds("min_p", (0, 1), (-0.01, 1.01, "nan")),
@@ -229,6 +229,35 @@ def test_stop_strings_have_one_form() -> None:
 
 def test_equal_items_share_one_object() -> None:
     assert parse(b'{"n": 2}') is parse('{"n": 2}')
+
+
+LONG = ["x" * 9] * 1000
+NUMBERS = list(range(3000))
+
+
+@pytest.mark.parametrize(
+    "fields, is_small",
+    [
+        ({}, True),
+        ({"temperature": 0.1, "stop": ["<|im_end|>"] * 8, "logit_bias": [[5, 1.5]], "allowed_token_ids": [1, 2]}, True),
+        ({"structured_outputs": {"json": {"type": "object"}}}, True),
+        ({"structured_outputs": {"json": {"type": "object", "title": "x" * 5000}}}, False),
+        ({"structured_outputs": {"regex": "x" * 5000}}, False),
+        ({"structured_outputs": {"choice": LONG}}, False),
+        ({"stop": "x" * 5000}, False),
+        ({"stop": LONG}, False),
+        ({"bad_words": LONG}, False),
+        ({"stop_token_ids": NUMBERS}, False),
+        ({"allowed_token_ids": NUMBERS}, False),
+        ({"logit_bias": [[number, 1] for number in NUMBERS]}, False),
+        ({"lora_name": "线" * 2000}, False),
+    ],
+    ids=lambda value: ",".join(value) if isinstance(value, dict) else str(value),
+)
+def test_parameters_that_hold_something_long_are_not_to_be_kept(fields: dict[str, Any], is_small: bool) -> None:
+    params = parse(json.dumps(fields))
+    assert params.is_small is is_small
+    assert (parse(json.dumps(fields)) is params) is is_small
 
 
 JSON_VALUES = st.recursive(

@@ -12,6 +12,7 @@ from llm_model.engines.gpus import Gpu
 from llm_model.engines.places import kept_for_singles
 from llm_model.engines.plan import Facts, Plan, make_plan
 from llm_model.engines.selection import memory_nodes
+from llm_model.errors import StartupError
 from llm_model.settings import ModelSettings
 
 GIB = 1 << 30
@@ -55,6 +56,15 @@ def test_a_small_model_has_several_engines_on_a_gpu(weights: int, count: int) ->
 @pytest.mark.parametrize("memory, count", [(80, 4), (40, 4), (24, 3), (16, 2), (8, 1)])
 def test_there_are_fewer_where_the_memory_does_not_hold_them(memory: int, count: int) -> None:
     assert len(gpu_plan(SMALL, (Gpu("0", memory * GIB),)).engines) == count
+    assert len(gpu_plan(SMALL, (H100, Gpu("1", memory * GIB))).engines) == 2 * count  # the smallest counts
+
+
+@pytest.mark.parametrize("environ", [{"VLLM_MAX_NUM_SEQS": "4096"}, {"VLLM_ENGINE_ARGS": '{"max_num_seqs": 4096}'}])
+def test_places_that_were_asked_for_take_memory_too(environ: dict[str, str]) -> None:
+    plan = gpu_plan(SMALL, (Gpu("0", 40 * GIB),), **environ)
+    assert len(plan.engines) == 3
+    assert options(plan)["max_num_seqs"] == 4096
+    assert options(plan)["kv_cache_memory_bytes"] > GIB
 
 
 @pytest.mark.parametrize(
@@ -137,11 +147,36 @@ def test_engines_that_measure_start_one_after_the_other_on_a_gpu_but_on_all_gpus
 # Batches and threads
 
 
-def test_one_engine_captures_graphs_for_its_whole_batch() -> None:
-    assert options(gpu_plan(LARGE))["max_cudagraph_capture_size"] == 1040
-    assert options(gpu_plan(LARGE, VLLM_MAX_NUM_SEQS="300"))["max_cudagraph_capture_size"] == 300
-    assert "max_cudagraph_capture_size" not in options(gpu_plan(LARGE, VLLM_ENFORCE_EAGER="1"))
-    assert "max_cudagraph_capture_size" not in options(gpu_plan(LARGE, VLLM_COMPILATION_CONFIG="3"))
+@pytest.mark.parametrize("seqs, largest", [("", 1040), ("512", None), ("1000", 1008), ("1040", 1040), ("4096", 1040)])
+def test_an_engine_captures_graphs_for_its_whole_batch(seqs: str, largest: int | None) -> None:
+    """By itself vLLM captures twice the sequences, 512 at most; and only multiples of 16."""
+    assert options(gpu_plan(LARGE, VLLM_MAX_NUM_SEQS=seqs)).get("max_cudagraph_capture_size") == largest
+
+
+@pytest.mark.parametrize(
+    "variable, value",
+    [
+        ("VLLM_ENFORCE_EAGER", "1"),
+        ("VLLM_COMPILATION_CONFIG", "3"),
+        ("VLLM_ENGINE_ARGS", '{"compilation_config": {"cudagraph_capture_sizes": [8]}}'),
+        ("VLLM_ENGINE_ARGS", '{"cudagraph_capture_sizes": [8]}'),
+        ("VLLM_ENGINE_ARGS", '{"max_cudagraph_capture_size": 8}'),
+    ],
+)
+def test_the_operators_word_about_graphs_is_not_contradicted(variable: str, value: str) -> None:
+    assert "max_cudagraph_capture_size" not in options(gpu_plan(LARGE, **{variable: value}))
+
+
+@pytest.mark.parametrize("argument", ['{"gpu_memory_utilization": 0.1}', '{"num_gpu_blocks_override": 100}'])
+def test_engines_measure_where_the_operator_has_said_their_memory(argument: str) -> None:
+    plan = gpu_plan(VLLM_ENGINE_ARGS=argument)
+    assert "kv_cache_memory_bytes" not in options(plan)
+    assert plan.side_by_side == 1
+
+
+def test_tensor_parallelism_is_said_by_its_variable() -> None:
+    with pytest.raises(StartupError, match="tensor_parallel_size is not allowed; set TENSOR_PARALLEL_SIZE"):
+        gpu_plan(VLLM_ENGINE_ARGS='{"tensor_parallel_size": 2}')
 
 
 def test_several_engines_take_a_thousand_prompts_together() -> None:
@@ -193,6 +228,7 @@ def test_several_engines_on_a_cpu_share_its_cores() -> None:
     assert threads(cpu_plan(2, ENGINES_PER_GPU="2")) == ["1", "1"]
     assert threads(cpu_plan(5, ENGINES_PER_GPU="2")) == ["2", "3"]
     assert threads(cpu_plan(1, ENGINES_PER_GPU="2")) == [None, None]
+    assert threads(cpu_plan(2, ENGINES_PER_GPU="3")) == ["1", "1", "1"], "no engine takes all"
     assert threads(cpu_plan(8, ENGINES_PER_GPU="2", OMP_NUM_THREADS="8")) == [None, None]
 
 
@@ -213,6 +249,7 @@ def cores_of(plan: Plan) -> list[str | None]:
 def test_with_several_memory_nodes_engines_are_bound_to_cores() -> None:
     assert cores_of(cpu_plan(5, nodes=2, ENGINES_PER_GPU="2")) == ["0,1", "2,3,4"]
     assert cores_of(cpu_plan(1, nodes=2, ENGINES_PER_GPU="2")) == [None, None]
+    assert cores_of(cpu_plan(2, nodes=2, ENGINES_PER_GPU="3")) == ["0", "0", "1"]
     assert cores_of(cpu_plan(8, nodes=2)) == [None], "vLLM chooses"
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 
 import pytest
 
-from llm_model.engines.base import EngineStatus, GenerationRequest
+from llm_model.engines.base import EngineStatus, GenerationRequest, Outcome, Sample
 from llm_model.engines.echo import EchoEngine
 from llm_model.engines.pool import EnginePool
-from llm_model.errors import EngineUnavailable, GenerationFailed, StartupError
+from llm_model.errors import EngineDied, EngineUnavailable, GenerationFailed, StartupError
 from llm_model.parameters import SamplingParameters
 from tests.unit.model.fake_engines import ScriptedEngine, echo, for_ever, raising, until
 
@@ -166,3 +167,61 @@ async def test_an_engines_own_count_of_tokens_goes_before_the_pools() -> None:
             return EngineStatus(self.name, "ready", outstanding_tokens=7)
 
     assert outstanding(EnginePool([Counting("a"), ScriptedEngine("b")])) == {"a": 7, "b": 0}
+
+
+async def test_reading_the_figures_adds_none_while_the_event_loop_copies() -> None:
+    engine = ScriptedEngine("a")
+    pool, stats = EnginePool([engine]), engine.stats
+    stats.count("vllm:generation_tokens_total", 1)
+    for _ in stats.counters.items():  # as the event loop does
+        pool.figures()
+    assert (stats.gauges["llm:engine_alive"], stats.counters["llm:engine_restarts_total", ()]) == (1.0, 0.0)
+
+
+# A prompt for every engine
+
+
+async def begun(pool: EnginePool, *, on_each: bool) -> Outcome:
+    """The outcome of a prompt."""
+    told: list[Outcome] = []
+    pool.begin_all([(prompt(), told.append)], on_each=on_each)
+    await until(lambda: bool(told))
+    return told[0]
+
+
+async def test_a_prompt_for_every_engine_runs_on_each_under_an_id_of_its_own() -> None:
+    engines = [ScriptedEngine(name) for name in "abcd"]
+    pool = EnginePool(engines)
+    await pool.start()
+    assert await begun(pool, on_each=True) == [Sample(0, [1, 1, 1], None, "length")]
+    assert [len(engine.requests) for engine in engines] == [1, 1, 1, 1]
+    assert len({engine.requests[0].request_id for engine in engines}) == 4
+    await begun(pool, on_each=False)
+    assert sum(len(engine.requests) for engine in engines) == 4 + 1
+    assert set(outstanding(pool).values()) == {0}
+
+
+async def test_an_engine_that_does_not_answer_a_prompt_for_all_is_named_and_the_others_answer(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, logger="llm.model")
+    engines = [ScriptedEngine("a", raising(EngineDied("killed"))), ScriptedEngine("b")]
+    assert await EnginePool(engines).generate_on_each(prompt()) == [Sample(0, [1, 1, 1], None, "length")]
+    assert "the engine a did not answer a prompt for all of them" in caplog.text
+
+
+async def test_a_prompt_for_all_that_no_engine_answers_ends_with_an_error() -> None:
+    pool, first, second = two()
+    first.answer = second.answer = raising(GenerationFailed("bad weights"))
+    with pytest.raises(GenerationFailed, match="bad weights"):
+        await pool.generate_on_each(prompt())
+
+
+async def test_a_prompt_for_all_that_is_cancelled_leaves_all_engines() -> None:
+    pool, first, second = two()
+    await pool.start()
+    (run,) = pool.begin_all([(prompt(), lambda outcome: None)], on_each=True)
+    await until(lambda: first.running + second.running == 2)
+    assert run.cancel()
+    await until(lambda: not first.running + second.running)
+    assert (first.aborted, second.aborted, outstanding(pool)) == (1, 1, {"a": 0, "b": 0})

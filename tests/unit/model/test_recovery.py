@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator
 
 import pytest
 
-from llm_model.engines.base import GenerationRequest, Sample
+from llm_model.engines.base import EngineStatus, GenerationRequest, Sample
 from llm_model.engines.pool import EnginePool
 from llm_model.engines.supervision import RestartHistory, RestartRule
 from llm_model.errors import EngineUnavailable, GenerationFailed, StartupError
@@ -29,8 +30,10 @@ def is_poison(request: GenerationRequest) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def running(*engines: MortalEngine, rule: RestartRule = QUICK) -> AsyncIterator[EnginePool]:
-    pool = EnginePool(engines, rule=rule)
+async def running(
+    *engines: MortalEngine, side_by_side: int = 1, rule: RestartRule = QUICK
+) -> AsyncIterator[EnginePool]:
+    pool = EnginePool(engines, side_by_side, rule)
     await pool.start()
     try:
         yield pool
@@ -142,6 +145,77 @@ async def test_nothing_else_runs_on_the_engine_of_a_suspect() -> None:
         suspect.cancel()
         engine.answer = MortalEngine().answer
         assert len(await asyncio.gather(*others)) == 5
+
+
+# Turns
+
+
+class EngineOnGpu(MortalEngine):
+    """Its restarts wait for :attr:`may_start`."""
+
+    def __init__(self, name: str, gpu: str) -> None:
+        self.gpu = gpu
+        super().__init__(name)
+        self.may_start.clear()
+        self.is_starting = False
+
+    def status(self) -> EngineStatus:
+        return dataclasses.replace(super().status(), gpu=self.gpu)
+
+    async def start(self) -> None:
+        self.is_starting = True
+        try:
+            await super().start()
+        finally:
+            self.is_starting = False
+
+
+def on_gpus(*gpus: str) -> list[EngineOnGpu]:
+    return [EngineOnGpu(f"e{number}", gpu) for number, gpu in enumerate(gpus)]
+
+
+async def starting(engines: list[EngineOnGpu], count: int) -> list[EngineOnGpu]:
+    """The engines that start, once there are so many and all others have had the time to."""
+    await until(lambda: sum(engine.is_starting for engine in engines) == count)
+    await asyncio.sleep(0.02)
+    return [engine for engine in engines if engine.is_starting]
+
+
+async def test_engines_that_died_together_start_again_one_after_the_other_on_each_gpu() -> None:
+    engines = on_gpus("0", "0", "1", "1")
+    async with running(*engines, side_by_side=2) as pool:
+        for engine in engines:
+            engine.die()
+        for _ in range(2):
+            turn = await starting(engines, 2)
+            assert {engine.gpu for engine in turn} == {"0", "1"}
+            for engine in turn:
+                engine.may_start.set()
+        await until(lambda: states(pool) == ["ready"] * 4)
+        assert [engine.starts for engine in engines] == [2] * 4
+
+
+async def test_as_many_start_again_at_a_time_as_may() -> None:
+    engines = on_gpus("0", "0", "0")
+    async with running(*engines, side_by_side=2):
+        for engine in engines:
+            engine.die()
+        assert len(await starting(engines, 2)) == 2
+
+
+async def test_an_engine_that_fails_lets_the_next_one_start() -> None:
+    engines = on_gpus("0", "0")
+    async with running(*engines, rule=RestartRule(first_pause_s=60)) as pool:
+        for engine in engines:
+            engine.die()
+        (first,) = await starting(engines, 1)
+        first.start_results = [StartupError("no memory")]
+        first.may_start.set()
+        await until(lambda: not first.is_starting)
+        (second,) = await starting(engines, 1)
+        assert second is not first
+        second.may_start.set()
+        await until(lambda: "ready" in states(pool))
 
 
 # The end

@@ -13,12 +13,12 @@ from llm_model import tensors
 from llm_model.engines.base import GenerationRequest, Sample
 from llm_model.errors import InvalidArgument
 from llm_model.generation import SINGLE, Generator
-from llm_model.row_cancellation import RowCancellation
+from llm_model.row_cancellation import CancellableRows, OpenCalls, RowCancellation
 from llm_model.rows import Row
 from llm_model.service import ModelService
 from tests.unit.model.fake_engines import ScriptedEngine, echo, for_ever, until
 from tests.unit.model.generating import call, errors
-from tests.unit.model.running import answer, only_error, request, rows_of
+from tests.unit.model.running import answer, only_error, read, request, rows_of
 from tests.waiting import wait_until
 
 KEY = {"row_key": "k1"}
@@ -33,42 +33,41 @@ async def hang_on_b(asked: GenerationRequest) -> list[Sample]:
 
 
 def test_a_key_is_read_and_its_rows_are_singles() -> None:
-    found = tensors.read_call(request(["a", "b"], "partial", parameters=KEY))
+    found = read(request(["a", "b"], "partial", parameters=KEY))
     assert (found.row_key, found.holds_singles) == ("k1", True)
-    plain = tensors.read_call(request(["a", "b"], "partial"))
+    plain = read(request(["a", "b"], "partial"))
     assert (plain.row_key, plain.holds_singles) == ("", False)
-    assert tensors.read_call(request(["a"])).holds_singles
+    assert read(request(["a"])).holds_singles
 
 
 def test_a_key_is_no_sampling_parameter() -> None:
-    found = tensors.read_call(request(["a"], "partial", parameters={**KEY, "max_tokens": 3}))
+    found = read(request(["a"], "partial", parameters={**KEY, "max_tokens": 3}))
     assert [params.max_tokens for params in found.params if not isinstance(params, InvalidArgument)] == [3]
 
 
 @pytest.mark.parametrize("key", [5, True, "x" * 129])
 def test_a_key_must_be_a_short_text(key: Any) -> None:
     with pytest.raises(InvalidArgument, match="'row_key' is no text of at most 128 characters"):
-        tensors.read_call(request(["a"], "partial", parameters={"row_key": key}))
+        read(request(["a"], "partial", parameters={"row_key": key}))
 
 
 def test_a_key_needs_partial_answers() -> None:
     with pytest.raises(InvalidArgument, match="'row_key' needs the input 'partial'"):
-        tensors.read_call(request(["a", "b"], parameters=KEY))
+        read(request(["a", "b"], parameters=KEY))
 
 
 def test_a_cancellation_names_rows() -> None:
-    asked = request(parameters={**KEY, "cancel_rows": "3,12"})
-    assert tensors.read_cancellation(asked) == RowCancellation("k1", [3, 12])
-    assert tensors.read_cancellation(request(["a"], parameters=KEY)) is None
+    assert tensors.read_cancellation({**KEY, "cancel_rows": "3,12"}) == RowCancellation("k1", [3, 12])
+    assert tensors.read_cancellation(KEY) is None
 
 
 @pytest.mark.parametrize("rows", ["", "a", "1,", "-1", "1;2", "²", "9" * 30, None, ["1"]])
 def test_a_cancellation_of_no_rows_is_refused(rows: Any) -> None:
     if rows is None:
-        assert tensors.read_cancellation(request(["a"], parameters={"cancel_rows": None})) is None
+        assert tensors.read_cancellation({"cancel_rows": None}) is None
         return
     with pytest.raises(InvalidArgument, match="'cancel_rows' has value"):
-        tensors.read_cancellation(request(parameters={**KEY, "cancel_rows": rows}))
+        tensors.read_cancellation({**KEY, "cancel_rows": rows})
 
 
 # Generation
@@ -119,7 +118,45 @@ async def test_rows_may_be_cancelled_before_they_begin(
     assert engine.running == 0
 
 
+# Open calls
+
+
+def test_a_call_that_ends_takes_no_other_with_its_key_along() -> None:
+    ended: list[str] = []
+    first, second = CancellableRows(), CancellableRows()
+    first.add(0, lambda: ended.append("first"))
+    second.add(0, lambda: ended.append("second"))
+    calls = OpenCalls()
+    calls.enter("k1", first)
+    calls.enter("k1", second)
+    calls.leave("k1", first)
+    calls.cancel(RowCancellation("k1", [0]))
+    assert ended == ["second"]
+    calls.leave("k1", second)
+    calls.cancel(RowCancellation("k1", [0]))
+    assert ended == ["second"]
+
+
 # Service
+
+
+@pytest.mark.parametrize("rows", ["0", "0,1"])
+def test_a_cancellation_right_behind_its_call_is_not_lost(
+    start_service: Callable[..., ModelService], engine: ScriptedEngine, rows: str
+) -> None:
+    service = start_service(engine)
+    engine.answer = for_ever if rows == "0,1" else hang_on_b
+    asked, wish = request(["b" * 9, "a"], "partial", parameters=KEY), request(parameters={**KEY, "cancel_rows": rows})
+
+    def submit_both() -> None:  # on the event loop: what both are to do is due in its same turn
+        service.submit(asked)
+        service.submit(wish)
+
+    service._loop.call_soon_threadsafe(submit_both)
+    assert sorted(rows_of(asked.sender.wait_closed())) == [0, 1]
+    assert not wish.sender.wait_closed()[0].has_error()
+    assert engine.running == 0
+    wait_until(lambda: not service._open_calls._calls)
 
 
 def test_a_row_is_cancelled_by_a_request_of_its_own(

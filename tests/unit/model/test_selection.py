@@ -162,9 +162,17 @@ async def test_force_vllm_allows_no_other_engines(model_folder: Path, monkeypatc
     assert str(caught.value) == f"FORCE_VLLM is set, but {UNSUPPORTED}"
 
 
+def test_gpus_that_nothing_counts_are_enough_for_an_engine(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, FakeVllm())
+    monkeypatch.setattr(selection, "visible_gpus", lambda environ, uncounted: [Gpu(str(i)) for i in range(uncounted)])
+    monkeypatch.setattr(selection, "expected_device", lambda present: "gpu")
+    (spec,) = specs(choose(model_folder, TENSOR_PARALLEL_SIZE="2"))
+    assert spec.environ["CUDA_VISIBLE_DEVICES"] == "0,1"
+
+
 async def test_a_vllm_for_cpus_is_planned_for_anew(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, FakeVllm())
-    monkeypatch.setattr(selection, "visible_gpus", lambda environ: [Gpu("0", 80 << 30)])
+    monkeypatch.setattr(selection, "visible_gpus", lambda environ, uncounted: [Gpu("0", 80 << 30)])
     monkeypatch.setattr(selection, "expected_device", lambda present: "gpu")
     backend = choose(model_folder)
     assert [(spec.gpu, spec.device) for spec in specs(backend)] == [("0", "gpu")]

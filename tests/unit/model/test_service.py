@@ -186,6 +186,26 @@ def test_info_is_answered_without_tensors(service: ModelService) -> None:
     assert engine == {"name": "echo-0", "state": "ready"} | idle | own
 
 
+@pytest.mark.parametrize("given", [{"info": "true"}, {"row_key": "k", "cancel_rows": "0"}, {"row_key": "k"}], ids=str)
+def test_request_parameters_are_read_once(service: ModelService, given: dict[str, str]) -> None:
+    asked = request(["a"], "partial", parameters=given)
+    text, times = asked.parameters(), 0
+
+    def counted() -> str:
+        nonlocal times
+        times += 1
+        return text
+
+    asked.parameters = counted  # type: ignore[method-assign]
+    (response,) = answer(service, asked)
+    assert (times, response.has_error()) == (1, False)
+
+
+def test_a_switch_that_is_neither_true_nor_false_is_an_error(service: ModelService) -> None:
+    told = only_error(answer(service, request(parameters={"info": "maybe"})))
+    assert told == (INVALID_ARG, "INVALID_ARG: 'info' has value 'maybe'. Allowed are true and false")
+
+
 # Start and stop
 
 

@@ -211,6 +211,20 @@ def test_what_is_unexpected_is_logged_and_not_told(
     assert "/secret/path" in caplog.text
 
 
+def test_a_callers_id_forges_no_line_of_the_log(
+    service: ModelService, engine: ScriptedEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.answer = for_ever
+    asked = request(["a"], request_id="1\nERROR llm.model: all is lost")
+    with caplog.at_level(logging.INFO, logger="llm.model"):
+        service.submit(asked)
+        wait_until(lambda: engine.running == 1)
+        asked.sender.cancelled = True
+        asked.sender.wait_closed()
+    (record,) = [record for record in caplog.records if record.name == "llm.model"]
+    assert record.getMessage() == "request 1?ERROR llm.model: all is lost was cancelled"
+
+
 # Start
 
 

@@ -15,7 +15,7 @@ from llm_model.errors import EngineUnavailable, GenerationFailed, InvalidArgumen
 from llm_model.parameters import DEFAULT, SamplingParameters
 from llm_model.rows import OUTPUT_FLAGS, InferenceCall, OutputFlags, Row
 from tests.fakes.triton_python_backend_utils import FakeRequest, Tensor
-from tests.unit.model.running import chat, flag, request, strings
+from tests.unit.model.running import chat, flag, read, request, strings
 
 
 def call(rows: int = 1, **changes: Any) -> InferenceCall:
@@ -32,26 +32,32 @@ def built(rows: list[Row], of: InferenceCall) -> dict[str, Any]:
 
 
 def test_texts_are_taken_as_they_are() -> None:
-    found = tensors.read_call(request(["a", b"\xff", ""], request_id="the caller's"))
+    found = read(request(["a", b"\xff", ""], request_id="the caller's"))
     assert found.inputs == [b"a", b"\xff", b""]
     assert (found.is_chat, found.caller_id, found.params) == (False, "the caller's", [DEFAULT] * 3)
 
 
+@pytest.mark.parametrize("hidden", ["\n", "\r", "\x1b", "\u2028", "\u202e", "\x00"])
+def test_a_callers_id_is_fit_for_one_line_of_a_log(hidden: str) -> None:
+    assert read(request(["a"], request_id=f"线程 1{hidden}ERROR")).caller_id == "线程 1?ERROR"
+    assert len(read(request(["a"], request_id="x" * 100_000)).caller_id) == 4096
+
+
 def test_chats_are_taken_as_they_are() -> None:
-    found = tensors.read_call(request(chats=[chat("a"), "[]"]))
+    found = read(request(chats=[chat("a"), "[]"]))
     assert (found.is_chat, found.inputs) == (True, [chat("a").encode(), b"[]"])
 
 
 @pytest.mark.parametrize("asked, given", [(request(), "neither"), (request(["a"], chats=[chat("b")]), "both were")])
 def test_exactly_one_of_the_two_inputs_is_needed(asked: FakeRequest, given: str) -> None:
     with pytest.raises(InvalidArgument, match=f"exactly one of the inputs 'text_input' and 'messages' .*{given}"):
-        tensors.read_call(asked)
+        read(asked)
 
 
 @pytest.mark.parametrize("asked, name", [(request([]), "text_input"), (request(chats=[]), "messages")])
 def test_an_empty_list_is_refused(asked: FakeRequest, name: str) -> None:
     with pytest.raises(InvalidArgument, match=f"'{name}' is empty"):
-        tensors.read_call(asked)
+        read(asked)
 
 
 @pytest.mark.parametrize("name", ["text_input", "messages", "sampling_parameters"])
@@ -59,33 +65,31 @@ def test_a_wrong_shape_is_named(name: str) -> None:
     wrong = Tensor(name, np.array([[b"a"], [b"b"]], dtype=np.object_))
     others = [strings("text_input", ["a"])] if name == "sampling_parameters" else []
     with pytest.raises(InvalidArgument, match=rf"'{name}' has shape \[2, 1\]; allowed is \[N\]"):
-        tensors.read_call(FakeRequest([*others, wrong]))
+        read(FakeRequest([*others, wrong]))
 
 
 @pytest.mark.parametrize("name", ["stream", "partial", "exclude_input_in_output", *OUTPUT_FLAGS])
 def test_a_flag_of_wrong_shape_is_named(name: str) -> None:
     asked = FakeRequest([strings("text_input", ["a"]), Tensor(name, np.array([True, False]))])
     with pytest.raises(InvalidArgument, match=rf"'{name}' has shape \[2\]; allowed is \[1\]"):
-        tensors.read_call(asked)
+        read(asked)
 
 
 @pytest.mark.parametrize("chosen", [(), *((name,) for name in OUTPUT_FLAGS), OUTPUT_FLAGS], ids=str)
 def test_output_flags_mean_the_output_of_their_name(chosen: tuple[str, ...]) -> None:
-    found = tensors.read_call(request(["a"], *chosen)).flags
+    found = read(request(["a"], *chosen)).flags
     assert found == OutputFlags(**{name.removeprefix("return_"): True for name in chosen})
 
 
 def test_a_flag_that_is_false_is_as_one_left_out() -> None:
     names = ("stream", "partial", *OUTPUT_FLAGS)
     asked = FakeRequest([strings("messages", [chat("a")]), *(flag(name, False) for name in names)])
-    assert tensors.read_call(asked) == tensors.read_call(FakeRequest([strings("messages", [chat("a")])]))
+    assert read(asked) == read(FakeRequest([strings("messages", [chat("a")])]))
 
 
 @pytest.mark.parametrize("stream, partial", list(itertools.product((False, True), repeat=2)))
 def test_stream_and_partial_are_read(stream: bool, partial: bool) -> None:
-    found = tensors.read_call(
-        FakeRequest([strings("text_input", ["a"]), flag("stream", stream), flag("partial", partial)])
-    )
+    found = read(FakeRequest([strings("text_input", ["a"]), flag("stream", stream), flag("partial", partial)]))
     assert (found.stream, found.partial) == (stream, partial)
 
 
@@ -107,35 +111,35 @@ def test_when_the_prompt_goes_before_the_completion(
 ) -> None:
     flags = ("stream",) if stream else ()
     asked = request(None if is_chat else ["a"], *flags, chats=[chat("a")] if is_chat else None, exclude=exclude)
-    assert tensors.read_call(asked).echo_input is echoes
+    assert read(asked).echo_input is echoes
 
 
 def test_a_stream_cannot_repeat_the_prompt() -> None:
     with pytest.raises(InvalidArgument, match=r"'exclude_input_in_output' has value false. With 'stream' only true"):
-        tensors.read_call(request(["a"], "stream", exclude=False))
+        read(request(["a"], "stream", exclude=False))
 
 
 # Sampling parameters
 
 
 def test_one_item_is_for_all_rows() -> None:
-    found = tensors.read_call(request(["a", "b", "c"], sampling=[{"max_tokens": 3}]))
+    found = read(request(["a", "b", "c"], sampling=[{"max_tokens": 3}]))
     assert found.params == [SamplingParameters(max_tokens=3)] * 3
 
 
 def test_n_items_are_for_their_rows() -> None:
-    found = tensors.read_call(request(["a", "b"], sampling=[{"max_tokens": 3}, {"seed": 4}]))
+    found = read(request(["a", "b"], sampling=[{"max_tokens": 3}, {"seed": 4}]))
     assert found.params == [SamplingParameters(max_tokens=3), SamplingParameters(seed=4)]
 
 
 @pytest.mark.parametrize("items", [0, 2, 4])
 def test_any_other_number_of_items_is_refused(items: int) -> None:
     with pytest.raises(InvalidArgument, match=f"'sampling_parameters' has {items} items; allowed are 1 or 3"):
-        tensors.read_call(request(["a", "b", "c"], sampling=[{}] * items))
+        read(request(["a", "b", "c"], sampling=[{}] * items))
 
 
 def test_a_wrong_item_of_many_is_its_rows_error() -> None:
-    found = tensors.read_call(request(["a", "b", "c"], sampling=[{}, {"n": 0}, "{"]))
+    found = read(request(["a", "b", "c"], sampling=[{}, {"n": 0}, "{"]))
     first, second, third = found.params
     assert first == DEFAULT
     assert isinstance(second, InvalidArgument)
@@ -147,44 +151,61 @@ def test_a_wrong_item_of_many_is_its_rows_error() -> None:
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_wrong_item_for_all_is_the_requests_error(rows: int) -> None:
     with pytest.raises(InvalidArgument, match="'n' has value 0"):
-        tensors.read_call(request(["a"] * rows, sampling=[{"n": 0}]))
+        read(request(["a"] * rows, sampling=[{"n": 0}]))
 
 
 def test_request_parameters_are_taken_where_there_is_no_tensor() -> None:
-    found = tensors.read_call(request(["a", "b"], parameters={"max_tokens": 3, "temperature": "0.5"}))
+    found = read(request(["a", "b"], parameters={"max_tokens": 3, "temperature": "0.5"}))
     assert found.params == [SamplingParameters(max_tokens=3, temperature=0.5)] * 2
-    with_tensor = tensors.read_call(request(["a"], sampling=[{"seed": 1}], parameters={"max_tokens": 3}))
+    with_tensor = read(request(["a"], sampling=[{"seed": 1}], parameters={"max_tokens": 3}))
     assert with_tensor.params == [SamplingParameters(seed=1)]
 
 
 def test_wrong_request_parameters_are_named() -> None:
     with pytest.raises(InvalidArgument, match=r"^INVALID_ARG: request parameters: .*'extra_args'"):
-        tensors.read_call(request(["a"], parameters={"extra_args": "{}"}))
+        read(request(["a"], parameters={"extra_args": "{}"}))
 
 
 @pytest.mark.parametrize("parameters, wants", [({}, False), ({"info": True}, True), ({"info": False}, False)])
 def test_the_info_parameter(parameters: dict[str, Any], wants: bool) -> None:
-    assert tensors.wants_info(request(parameters=parameters)) is wants
+    assert tensors.wants_info(parameters) is wants
+
+
+SWITCHES = [(True, True), (False, False), ("true", True), ("True", True), ("FALSE", False), ("false", False)]
+
+
+@pytest.mark.parametrize("given, expected", SWITCHES, ids=repr)
+def test_a_switch_may_be_a_word(given: Any, expected: bool) -> None:
+    assert tensors.wants_info({"info": given}) is expected
+    assert read(request(["[1]"], parameters={"text_input_is_token_ids": given})).is_token_ids is expected
+
+
+@pytest.mark.parametrize("given", ["", "no", "0", 0, 1, 1.0, "x" * 1000], ids=lambda given: repr(given)[:10])
+def test_a_switch_that_is_neither_is_named(given: Any) -> None:
+    told = rf"' has value '{str(given)[:40]}'\. Allowed are true and false$"
+    with pytest.raises(InvalidArgument, match=f"'info{told}"):
+        tensors.wants_info({"info": given})
+    for asked in ({"texts": ["[1]"]}, {"chats": [chat("a")]}):
+        with pytest.raises(InvalidArgument, match=f"'text_input_is_token_ids{told}"):
+            read(request(**asked, parameters={"text_input_is_token_ids": given}))
 
 
 def test_info_that_is_not_wanted_is_no_sampling_parameter() -> None:
-    assert tensors.read_call(request(["a"], parameters={"info": False, "seed": 1})).params == [
-        SamplingParameters(seed=1)
-    ]
+    assert read(request(["a"], parameters={"info": False, "seed": 1})).params == [SamplingParameters(seed=1)]
 
 
 @pytest.mark.parametrize("given, expected", [({"text_input_is_token_ids": True}, True), ({}, False)])
 def test_texts_may_be_token_ids(given: dict[str, Any], expected: bool) -> None:
-    assert tensors.read_call(request(["[1]"], parameters=given)).is_token_ids is expected
-    assert not tensors.read_call(request(chats=[chat("a")], parameters=given)).is_token_ids
-    assert tensors.read_call(request(["[1]"], parameters={**given, "seed": 1})).params == [SamplingParameters(seed=1)]
+    assert read(request(["[1]"], parameters=given)).is_token_ids is expected
+    assert not read(request(chats=[chat("a")], parameters=given)).is_token_ids
+    assert read(request(["[1]"], parameters={**given, "seed": 1})).params == [SamplingParameters(seed=1)]
 
 
 def test_a_request_without_parameters_has_an_empty_text() -> None:
     asked = request(["a"])
     asked._parameters = ""
-    assert not tensors.wants_info(asked)
-    assert tensors.read_call(asked).params == [DEFAULT]
+    assert tensors.request_parameters(asked) == {}
+    assert read(asked).params == [DEFAULT]
 
 
 # Outputs

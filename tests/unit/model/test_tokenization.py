@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tokenizers.decoders import DecodeStream
+from tokenizers.decoders import DecodeStream, Metaspace
 
 from llm_model.errors import InvalidArgument, StartupError
 from llm_model.tokenization import Tokenization, model_max_length
@@ -96,7 +96,7 @@ def test_a_long_end_that_is_no_text_costs_no_time() -> None:
 
 def test_special_tokens_are_skipped_or_shown() -> None:
     (ids,) = TOKENIZATION.encode(["hi<|im_end|>"], add_special_tokens=False)
-    assert ids[-1] == TOKENIZATION.special_token_id("<|im_end|>") == TOKENIZATION.eos_token_id
+    assert ids[-1] == TOKENIZATION.special_token_id("<|im_end|>")
     assert TOKENIZATION.decode([ids], skip_special_tokens=True) == ["hi"]
     assert TOKENIZATION.decode([ids], skip_special_tokens=False) == ["hi<|im_end|>"]
 
@@ -125,7 +125,6 @@ class PythonTokenizer:
     """A tokenizer without a Rust implementation: characters are their code points."""
 
     chat_template = None
-    eos_token_id = 0
 
     def __call__(self, texts: list[str], *, add_special_tokens: bool) -> Any:
         ids = [[ord(letter) for letter in text] + [0] * add_special_tokens for text in texts]
@@ -143,6 +142,14 @@ def test_a_tokenizer_in_python_is_used_through_its_own_interface() -> None:
     assert tokenization.encode(["ab", ""], add_special_tokens=True) == [[97, 98, 0], [0]]
     assert tokenization.decode([[97, 0], []], skip_special_tokens=True) == ["a", ""]
     assert tokenization.special_token_id("<eos>") == 0
+
+
+def test_where_a_tokens_text_depends_on_those_before_it() -> None:
+    sentencepiece_like = build_tokenizer()
+    sentencepiece_like.backend_tokenizer.decoder = Metaspace()
+    assert not TOKENIZATION.needs_context
+    assert Tokenization(sentencepiece_like).needs_context
+    assert Tokenization(PythonTokenizer()).needs_context
 
 
 def test_chats_are_rendered_with_the_models_template() -> None:

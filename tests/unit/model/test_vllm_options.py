@@ -90,6 +90,9 @@ def test_the_users_settings_are_passed_on(device: Device) -> None:
 
 def test_a_step_takes_the_longest_prompt() -> None:
     assert options("cpu", max_model_len=8192)["max_num_batched_tokens"] == 8192
+    assert options("gpu", max_model_len=32768)["max_num_batched_tokens"] == 16384, "it is computed in parts"
+    whole = options("gpu", max_model_len=32768, ENABLE_CHUNKED_PREFILL="0")
+    assert whole["max_num_batched_tokens"] == 32768
 
 
 def test_a_compilation_level_is_a_number() -> None:

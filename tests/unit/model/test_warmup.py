@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from llm_model.engines.base import GenerationRequest, Sample
+from llm_model.engines.base import EngineStatus, GenerationRequest, Sample
 from llm_model.engines.pool import EnginePool
 from llm_model.errors import EngineUnavailable, GenerationFailed, StartupError
 from llm_model.generation import Generator
@@ -33,8 +34,12 @@ def write(folder: Path, *lines: Any) -> str:
 
 
 async def warm(engine: ScriptedEngine, tokenization: Tokenization, **environ: str) -> None:
+    await warm_pool(EnginePool([engine]), tokenization, **environ)
+
+
+async def warm_pool(pool: EnginePool, tokenization: Tokenization, **environ: str) -> None:
     settings = ModelSettings.from_env({"SYSTEM_PROMPT": "Be brief.", **environ})
-    await warm_up(Generator(EnginePool([engine]), tokenization, 64), settings)
+    await warm_up(Generator(pool, tokenization, 64), settings)
 
 
 # The file
@@ -107,9 +112,9 @@ async def test_the_files_questions_are_asked_with_the_system_prompt(
     path = write(tmp_path, {"prompt": "q1"}, {"prompt": "q2"}, {"prompt": "q3"})
     await warm(engine, tokenization, WARMUP_DATA_PATH=path, WARMUP_NUM_SAMPLES="2")
     asked = tokenization.decode([request.token_ids for request in engine.requests], skip_special_tokens=True)
-    assert asked == [f"system\nBe brief.\nuser\n{question}\nassistant\n" for question in ("q1", "q2")]
+    assert asked == [f"system\nBe brief.\nuser\n{question}\nassistant\n" for question in ("1 + 1 = ?", "q1", "q2")]
     assert {(request.params.max_tokens, request.params.temperature) for request in engine.requests} == {(8, 0.0)}
-    assert "warm-up: 2 questions in " in log.text
+    assert "warm-up: 3 questions in " in log.text
 
 
 @pytest.mark.parametrize("repeat, times", [("0", 1), ("1", 1), ("3", 3)])
@@ -117,6 +122,23 @@ async def test_the_questions_are_repeated(tokenization: Tokenization, repeat: st
     engine = ScriptedEngine()
     await warm(engine, tokenization, WARMUP_REPEAT=repeat)
     assert len(engine.requests) == times
+
+
+@pytest.mark.parametrize("questions", [0, 1, 64])
+async def test_every_engine_is_warmed(tmp_path: Path, tokenization: Tokenization, questions: int) -> None:
+    """However few questions there are, and though an engine is filled before the next one gets any."""
+
+    class OnGpu(ScriptedEngine):
+        def status(self) -> EngineStatus:
+            return dataclasses.replace(super().status(), gpu="0")
+
+    engines = [OnGpu(name) for name in "abcd"]
+    path = write(tmp_path, *({"prompt": f"q{number}"} for number in range(questions)))
+    pool = EnginePool(engines, side_by_side=4)
+    await pool.start()
+    await warm_pool(pool, tokenization, WARMUP_DATA_PATH=path)
+    assert all(engine.requests for engine in engines)
+    assert sum(len(engine.requests) for engine in engines) == 4 + questions
 
 
 async def test_a_broken_file_leaves_a_plain_warm_up(
@@ -139,7 +161,7 @@ async def test_the_warm_up_ends_in_time_and_leaves_nothing_running(
 
 async def test_questions_that_do_not_fit_are_no_obstacle(tmp_path: Path, tokenization: Tokenization) -> None:
     engine = ScriptedEngine()
-    await warm(engine, tokenization, WARMUP_DATA_PATH=write(tmp_path, {"prompt": "x" * 999}, {"prompt": "q"}))
+    await warm(engine, tokenization, WARMUP_DATA_PATH=write(tmp_path, {"prompt": "x" * 999}))
     assert len(engine.requests) == 1
 
 
@@ -157,4 +179,4 @@ async def test_a_model_that_answers_some_questions_starts(tmp_path: Path, tokeni
 
     engine = ScriptedEngine(answer=fail_once)
     await warm(engine, tokenization, WARMUP_DATA_PATH=write(tmp_path, {"prompt": "a"}, {"prompt": "b"}))
-    assert len(engine.requests) == 2
+    assert len(engine.requests) == 1 + 3, "the plain question once more"

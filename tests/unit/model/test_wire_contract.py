@@ -15,7 +15,7 @@ from llm_model.parameters import DEFAULT
 from llm_model.rows import OUTPUT_FLAGS, InferenceCall, OutputFlags, Row
 from tests.conftest import MODEL_VERSION_DIR
 from tests.fakes.triton_python_backend_utils import FakeRequest
-from tests.unit.model.running import flag, strings
+from tests.unit.model.running import flag, read, strings
 
 DTYPES = {"TYPE_STRING": np.object_, "TYPE_UINT32": np.uint32, "TYPE_FP32": np.float32, "TYPE_BOOL": np.bool_}
 
@@ -43,7 +43,7 @@ def wanted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     by_name = tensors.by_name
     monkeypatch.setattr(tensors, "by_name", lambda found: Noting(by_name(found)))
-    tensors.read_call(FakeRequest([strings("text_input", ["a"])]))
+    read(FakeRequest([strings("text_input", ["a"])]))
     return names
 
 
@@ -83,5 +83,5 @@ def test_each_flag_has_its_output(config: Any) -> None:
 
 
 def test_flags_are_read_from_boolean_tensors() -> None:
-    found = tensors.read_call(FakeRequest([strings("text_input", ["a"]), *(flag(name) for name in OUTPUT_FLAGS)]))
+    found = read(FakeRequest([strings("text_input", ["a"]), *(flag(name) for name in OUTPUT_FLAGS)]))
     assert found.flags == OutputFlags(*[True] * len(OUTPUT_FLAGS))

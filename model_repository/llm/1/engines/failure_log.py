@@ -13,6 +13,8 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
+from ..errors import first_line
+
 _VARIABLE = "VLLM_LOGGING_CONFIG_PATH"
 _HANDLER = "failures"
 _MAX_BYTES = 1 << 20
@@ -69,10 +71,6 @@ def cause(exc: BaseException, log: str) -> str:
     while exc.__cause__ is not None:
         exc = exc.__cause__
     return first_line(exc)
-
-
-def first_line(exc: BaseException) -> str:
-    return (str(exc).strip() or type(exc).__name__).splitlines()[0]
 
 
 def fitting_length(log: str) -> int | None:

@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Literal
 
 from ..logs import logger
 
-_QUERY = ("nvidia-smi", "--query-gpu=index,uuid,memory.total", "--format=csv,noheader,nounits")
+Maker = Literal["nvidia", "metax"]
+
+_FIELDS = "index,uuid,memory.total"
+_MIG_MODE = "mig.mode.current"
 _QUERY_S = 20.0
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """``name`` is how ``CUDA_VISIBLE_DEVICES`` calls it; ``memory_bytes`` is ``None`` where nothing tells it."""
+    """``name`` is how ``CUDA_VISIBLE_DEVICES`` calls it; ``memory_bytes`` is ``None`` where nothing tells it.
+
+    Nothing does where the card is divided (MIG): nvidia-smi tells the whole card's, CUDA gives a slice of it.
+    """
 
     name: str
     memory_bytes: int | None = None
-    maker: Literal["nvidia", "metax"] = "nvidia"
+    maker: Maker = "nvidia"
 
 
 def visible_gpus(
-    environ: Mapping[str, str], dev: Path = Path("/dev"), ask: Callable[[], str | None] | None = None
+    environ: Mapping[str, str],
+    dev: Path = Path("/dev"),
+    ask: Callable[[], str | None] | None = None,
+    *,
+    uncounted: int = 1,
 ) -> list[Gpu]:
-    """The GPUs that ``CUDA_VISIBLE_DEVICES`` leaves, in its order; empty on a machine without any."""
+    """The GPUs that ``CUDA_VISIBLE_DEVICES`` leaves, in its order; empty on a machine without any.
+
+    ``uncounted`` is how many there are taken to be where only the driver knows: those that one engine needs.
+    """
     wanted = environ.get("CUDA_VISIBLE_DEVICES")
     if any(dev.glob("nvidia[0-9]*")):
-        found = _parse((ask or _ask_nvidia_smi)() or "")
+        found = _parse((ask or _ask_nvidia_smi)() or "") or _assumed(wanted, uncounted, "nvidia")
     elif metax_present(dev):
-        # How many there are only its driver says: one, unless the operator names them.
-        found = {name: Gpu(name, maker="metax") for name in _names(wanted) or ["0"]}
+        found = _assumed(wanted, uncounted, "metax")
     else:
         return []
     if wanted is None:
@@ -47,21 +61,34 @@ def metax_present(dev: Path = Path("/dev")) -> bool:
 
 def _ask_nvidia_smi() -> str | None:
     try:
-        done = subprocess.run(_QUERY, capture_output=True, text=True, timeout=_QUERY_S, check=True)
+        with contextlib.suppress(subprocess.CalledProcessError):  # a driver from before MIG refuses the whole question
+            return _query(f"{_FIELDS},{_MIG_MODE}")
+        return _query(_FIELDS)
     except (OSError, subprocess.SubprocessError) as exc:
         logger.warning("the GPUs cannot be counted: %s", str(exc).splitlines()[0])
         return None
-    return done.stdout
+
+
+def _query(fields: str) -> str:
+    command = ("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits")
+    return subprocess.run(command, capture_output=True, text=True, timeout=_QUERY_S, check=True).stdout
 
 
 def _parse(answer: str) -> dict[str, Gpu]:
-    """Each GPU under its number and under its UUID."""
+    """Each GPU under its number and under its UUID. Lines that are no rows, such as warnings, are passed over."""
     found = {}
     for line in answer.splitlines():
-        number, uuid, memory = (field.strip() for field in line.split(","))
-        gpu = Gpu(number, int(memory) << 20 if memory.isdigit() else None)
-        found[number] = found[uuid] = gpu
-    return found or {"0": Gpu("0")}
+        number, uuid, memory, mig, *_ = [*(field.strip() for field in line.split(",")), "", "", ""]
+        if number.isdigit() and uuid:
+            is_told = memory.isdigit() and mig != "Enabled"
+            found[number] = found[uuid] = Gpu(number, int(memory) << 20 if is_told else None)
+    return found
+
+
+def _assumed(wanted: str | None, uncounted: int, maker: Maker) -> dict[str, Gpu]:
+    """What there is taken to be where nothing counts it: what the operator names, else so many."""
+    named = list(takewhile(lambda name: not name.startswith("-"), _names(wanted)))  # -1, as in CUDA: none from here on
+    return {name: Gpu(name, maker=maker) for name in named or map(str, range(max(1, uncounted)))}
 
 
 def _names(wanted: str | None) -> list[str]:

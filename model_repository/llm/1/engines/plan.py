@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..errors import StartupError
 from ..settings import ModelSettings
 from .gpus import Gpu
 from .mps import mps_environ
 from .places import KEPT_AT_MOST
-from .vllm_options import Device
+from .vllm_options import MANY_SEQS, Device
 
 _GIB = 1 << 30
 # Weights up to this size: so many engines a GPU. Measured with 16 cores; an engine of a small model fills one while it
@@ -30,17 +31,20 @@ _METAX_SHARE = 0.6  # its driver and its maths library hold memory that vLLM doe
 # Activations and logits of a step, captured graphs, the CUDA context: what an engine takes beside weights and KV cache.
 _RESERVE_BYTES = 4 * _GIB
 _LEAST_KV_BYTES = _GIB
-# Places for rows, of an engine alone on its GPU and of one that shares it where memory is ample: 1,024 at once, and
-# those kept for single prompts. 4,096 rows for four engines gave 139,700 tokens/s so, 120,400 with the fewer (0.5 B).
-_MANY_SEQS = 1024 + KEPT_AT_MOST
-# Where it is not, a sixteenth more than an even share of 4,096 rows on two GPUs: rows are shared out by their tokens,
-# so by number a few more come to one engine than to another, and the row that finds no place waits for a whole answer.
-# With 512 that made one batch in two a tenth slower.
+# Places for rows. An engine that shares its GPU has as many as one alone where memory is ample: 4,096 rows for four
+# engines gave 139,700 tokens/s so, 120,400 with the fewer (0.5 B). Those are a sixteenth more than an even share of
+# 4,096 rows on two GPUs: rows are shared out by their tokens, so by number a few more come to one engine than to
+# another, and the row that finds no place waits for a whole answer. With 512 that made one batch in two a tenth slower.
 _FEW_SEQS = 544 + KEPT_AT_MOST
 _AMPLE_KV_BYTES = 8 * _GIB
 # What a place takes beyond the reserve: 0.7 GiB were measured for 480, with a vocabulary of 152,000.
 _SEQ_BYTES = 3 << 19
 _KV_BYTES_KNOWN_FROM = (0, 19)
+_VLLMS_LARGEST_GRAPH = 512  # twice the sequences, but no more, is what it captures by itself
+_GRAPH_STEP = 16
+# Arguments of the operator's that an argument of the plan would contradict.
+_ABOUT_GRAPHS = ("compilation_config", "cudagraph_capture_sizes", "max_cudagraph_capture_size")
+_ABOUT_MEMORY = ("gpu_memory_utilization", "num_gpu_blocks_override")
 # On a CPU vLLM would give the model a process of its own, bound to the cores of one memory node, for which the engine's
 # scheduler waits in a loop of `sched_yield`. That takes a core, and Linux 6.18 then lets other processes stand still
 # for seconds. Measured on two cores, course-qa, batches of 200 times 64 tokens: 3,200 tokens/s with that process,
@@ -92,7 +96,12 @@ class Plan:
 
 
 def make_plan(settings: ModelSettings, facts: Facts, kind: str = "vllm") -> Plan:
-    """The engines named ``{kind}-{number}``. The operator's own settings go before those of the plan."""
+    """The engines named ``{kind}-{number}``. The operator's own settings go before those of the plan.
+
+    Raises :class:`StartupError` for an argument that the plan has to know by another name.
+    """
+    if "tensor_parallel_size" in dict(settings.engine_args):
+        raise StartupError("VLLM_ENGINE_ARGS: tensor_parallel_size is not allowed; set TENSOR_PARALLEL_SIZE instead")
     if facts.device == "cpu":
         return _on_cpu(settings, facts, kind)
     groups = _groups(facts.gpus, settings.tensor_parallel_size)
@@ -127,7 +136,7 @@ def _on_cpu(settings: ModelSettings, facts: Facts, kind: str) -> Plan:
 
 def _in_one_process(name: str, cores: Sequence[int], facts: Facts) -> PlannedEngine:
     environ = {_PROCESSES: "0"}
-    if cores and not facts.environ.get("OMP_NUM_THREADS"):
+    if facts.cores and not facts.environ.get("OMP_NUM_THREADS"):
         # Its share of the limit: more threads would wait for each other, held up. By itself it would take all cores.
         threads = max(1, int(facts.cpus * len(cores) / len(facts.cores)))
         if threads < len(facts.cores):
@@ -142,7 +151,9 @@ def _near_its_memory(name: str, cores: Sequence[int], facts: Facts) -> PlannedEn
 
 
 def _share_of_cores(facts: Facts, number: int, count: int) -> Sequence[int]:
-    return facts.cores[number * len(facts.cores) // count : (number + 1) * len(facts.cores) // count]
+    """One core at least, where there are any."""
+    first, end = (place * len(facts.cores) // count for place in (number, number + 1))
+    return facts.cores[first : max(end, first + 1)]
 
 
 def _groups(gpus: Sequence[Gpu], size: int) -> list[Sequence[Gpu]]:
@@ -172,9 +183,7 @@ def _memory(group: Sequence[Gpu]) -> int | None:
     return None if not found or None in found else min(size for size in found if size is not None)
 
 
-def _kv_bytes(
-    settings: ModelSettings, facts: Facts, group: Sequence[Gpu], count: int, seqs: int = _FEW_SEQS
-) -> int | None:
+def _kv_bytes(settings: ModelSettings, facts: Facts, group: Sequence[Gpu], count: int, seqs: int) -> int | None:
     """What each of ``count`` engines has for its KV cache; ``None`` where the GPU's memory is not known."""
     memory = _memory(group)
     if memory is None:
@@ -184,30 +193,60 @@ def _kv_bytes(
     return int(_share(settings, group) * memory / count) - weights - reserve
 
 
+def _asked_seqs(settings: ModelSettings) -> int | None:
+    """The places of an engine that the operator has asked for."""
+    found = dict(settings.engine_args).get("max_num_seqs")
+    return found if isinstance(found, int) else settings.max_num_seqs
+
+
 def _auto_count(settings: ModelSettings, facts: Facts, groups: Sequence[Sequence[Gpu]]) -> int:
     """By the size of the weights, fewer where memory or cores are few; one where it cannot be told."""
     if not facts.weight_bytes:
         return 1
     count = next((number for limit, number in _AUTO if facts.weight_bytes <= limit), 1)
     count = max(1, min(count, int(facts.cpus / len(groups))))
-    while count > 1 and (_kv_bytes(settings, facts, groups[0], count) or 0) < _LEAST_KV_BYTES:
+    seqs = _asked_seqs(settings) or _FEW_SEQS
+    while count > 1 and any(
+        (_kv_bytes(settings, facts, group, count, seqs) or 0) < _LEAST_KV_BYTES for group in groups
+    ):
         count -= 1
     return count
 
 
 def _gpu_options(settings: ModelSettings, facts: Facts, group: Sequence[Gpu], count: int) -> dict[str, Any]:
     options: dict[str, Any] = {"gpu_memory_utilization": round(_share(settings, group) / count, 4)}
-    if settings.compilation_config is None and not settings.enforce_eager:
-        # Beyond the largest captured batch a step runs without graphs, the steps of a prefill as well: vLLM's own 512
-        # are fewer than several engines have places, too.
-        options["max_cudagraph_capture_size"] = settings.max_num_seqs or _MANY_SEQS
+    if (largest := _largest_graph(settings)) is not None:
+        options["max_cudagraph_capture_size"] = largest
     if count == 1:
         return options
-    is_ample = (_kv_bytes(settings, facts, group, count, _MANY_SEQS) or 0) >= _AMPLE_KV_BYTES
-    seqs = settings.max_num_seqs or (_MANY_SEQS if is_ample else _FEW_SEQS)
+    seqs = _asked_seqs(settings) or _seqs_when_shared(settings, facts, group, count)
     options["max_num_seqs"] = seqs
     kv_bytes = _kv_bytes(settings, facts, group, count, seqs)
-    if facts.release >= _KV_BYTES_KNOWN_FROM and kv_bytes is not None and kv_bytes > 0:
+    is_left_to_vllm = facts.release < _KV_BYTES_KNOWN_FROM or _are_set(settings, _ABOUT_MEMORY)
+    if not is_left_to_vllm and kv_bytes is not None and kv_bytes > 0:
         # Said instead of measured, so that engines can start side by side.
         options["kv_cache_memory_bytes"] = kv_bytes
     return options
+
+
+def _seqs_when_shared(settings: ModelSettings, facts: Facts, group: Sequence[Gpu], count: int) -> int:
+    with_many = _kv_bytes(settings, facts, group, count, MANY_SEQS)
+    return MANY_SEQS if with_many is not None and with_many >= _AMPLE_KV_BYTES else _FEW_SEQS
+
+
+def _largest_graph(settings: ModelSettings) -> int | None:
+    """Up to how many tokens a step has a captured graph, the steps of a prefill too; ``None``: as vLLM does it.
+
+    Beyond the largest a step runs without graphs, and vLLM's own are fewer than several engines have places.
+    """
+    if settings.compilation_config is not None or settings.enforce_eager or _are_set(settings, _ABOUT_GRAPHS):
+        return None
+    seqs = _asked_seqs(settings) or MANY_SEQS
+    if seqs <= _VLLMS_LARGEST_GRAPH:
+        return None
+    return min(-(-seqs // _GRAPH_STEP) * _GRAPH_STEP, MANY_SEQS)
+
+
+def _are_set(settings: ModelSettings, names: Sequence[str]) -> bool:
+    """Whether the operator has said any of these engine arguments."""
+    return any(name in names for name, _ in settings.engine_args)

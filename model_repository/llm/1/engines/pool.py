@@ -7,7 +7,10 @@ import contextlib
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 
+import msgspec
+
 from ..errors import EngineDied, EngineUnavailable, GenerationFailed
+from ..logs import logger
 from .base import Done, Engine, EngineStatus, GenerationRequest, RestartableEngine, Sample
 from .isolation import SUSPECT_AFTER, Ward
 from .placement import Placement, takers
@@ -28,7 +31,10 @@ class EnginePool:
     """
 
     def __init__(self, engines: Sequence[Engine], side_by_side: int = 1, rule: RestartRule | None = None) -> None:
-        """``side_by_side`` engines start at a time: more than one if each knows its memory without measuring."""
+        """``side_by_side`` engines start at a time, equally many on each GPU.
+
+        More than one there if each knows its memory without measuring. Engines of several GPUs come in turns.
+        """
         self._changes = Changes()
         self._slots = [Slot(engine, self._changes) for engine in engines]
         self._placement = Placement()
@@ -46,10 +52,20 @@ class EnginePool:
         except BaseException:
             await self.stop()
             raise
+        self._supervise()
+
+    def _supervise(self) -> None:
+        turns = self._restart_turns()
         for slot in self._slots:
             if isinstance(slot.engine, RestartableEngine):
-                supervisor = Supervisor(slot, slot.engine, self._rule, self._changes, self._placement.forget)
+                forget = self._placement.forget
+                supervisor = Supervisor(slot, slot.engine, self._rule, turns[slot.gpu], self._changes, forget)
                 self._supervisors.append(asyncio.ensure_future(supervisor.run()))
+
+    def _restart_turns(self) -> dict[str | None, asyncio.Semaphore]:
+        """For each GPU as many starts at a time as at first: one that measures would see what the others take."""
+        gpus = {slot.gpu for slot in self._slots}
+        return {gpu: asyncio.Semaphore(max(1, self._side_by_side // len(gpus))) for gpu in gpus}
 
     async def stop(self) -> None:
         supervisors, self._supervisors = self._supervisors, []
@@ -63,20 +79,18 @@ class EnginePool:
         """The engines' type; they are all alike."""
         return self._slots[0].engine.dtype
 
-    @property
-    def size(self) -> int:
-        """How many engines there are, alive or not."""
-        return len(self._slots)
-
     def next_request_id(self) -> str:
         """A request id of our own; a caller's could repeat, and vLLM would mix the two requests up."""
         return f"p{next(self._ids)}"
 
-    def begin_all(self, prompts: Iterable[tuple[GenerationRequest, Done]]) -> list[PromptRun]:
+    def begin_all(self, prompts: Iterable[tuple[GenerationRequest, Done]], *, on_each: bool = False) -> list[PromptRun]:
         """Run prompts to their ends and tell each ``done``, also what :meth:`generate` raises; nobody need wait.
 
-        Which engines take prompts is asked once: it changes between turns of the event loop only.
+        Which engines take prompts is asked once: it changes between turns of the event loop only. ``on_each``: see
+        :meth:`generate_on_each`.
         """
+        if on_each:
+            return [PromptRun(prompt, done, None, self.generate_on_each) for prompt, done in prompts]
         free, choose = self._takers(), self._placement.choose
         return [PromptRun(prompt, done, choose(free, prompt), self.generate) for prompt, done in prompts]
 
@@ -88,6 +102,26 @@ class EnginePool:
                     return await engine.generate(request)
                 except EngineDied as exc:
                     deaths = _one_more(deaths, exc)
+
+    async def generate_on_each(self, request: GenerationRequest, deaths: int = 0) -> list[Sample]:
+        """Run one prompt on every engine that takes prompts, and return what one of them answered, once all have ended.
+
+        Where none answers, the prompt is run as any other, with ``deaths``; see :meth:`generate`.
+        """
+        for samples in await asyncio.gather(*(self._generate_on(slot, request) for slot in self._takers())):
+            if samples is not None:
+                return samples
+        return await self.generate(request, deaths)
+
+    async def _generate_on(self, slot: Slot, request: GenerationRequest) -> list[Sample] | None:
+        """Run a copy of a prompt on this engine; ``None``, with the reason in the log, if it cannot."""
+        copy = msgspec.structs.replace(request, request_id=self.next_request_id())
+        try:
+            with slot.carrying(expected_work(copy)):
+                return await slot.engine.generate(copy)
+        except Exception as exc:  # noqa: BLE001 - what the others answer counts
+            logger.warning("the engine %s did not answer a prompt for all of them: %s", slot.name, exc)
+            return None
 
     async def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Sample], None]:
         """Run one prompt and yield its samples' new parts; see :meth:`Engine.stream`."""

@@ -21,7 +21,7 @@ from .mps import OFFER, PIPES, mps_works
 from .plan import Facts, Plan, make_plan
 from .pool import EnginePool
 from .vllm_options import Device, expected_device, installed_release, installed_version, prepare_environment
-from .weights import weight_bytes
+from .weights import planned_bytes
 from .worker_engine import WorkerEngine, WorkerSpec, WrongDevice
 from .worker_factories import ECHO, VLLM
 
@@ -62,7 +62,7 @@ def select_backend(settings: ModelSettings) -> Backend:
         return _fall_back(settings, tokenization, max_model_len, "USE_VLLM=false")
     if importlib.util.find_spec("vllm") is None:
         return _fall_back(settings, tokenization, max_model_len, "vLLM is not installed")
-    gpus = visible_gpus(os.environ)
+    gpus = visible_gpus(os.environ, uncounted=settings.tensor_parallel_size)
     return _vllm(settings, tokenization, max_model_len, expected_device(bool(gpus)), gpus)
 
 
@@ -112,7 +112,7 @@ def _vllm(
 ) -> Backend:
     """vLLM's engines, each in a process of its own; this process does not import it."""
     cores = sorted(os.sched_getaffinity(0))
-    weights = weight_bytes(settings.model_dir)
+    weights = planned_bytes(settings)
     facts = Facts(device, gpus, weights, installed_release(), cores, os.environ, memory_nodes(cores), usable_cpus())
     pool = worker_pool(settings, working_plan(settings, facts), VLLM, max_model_len)
 

@@ -91,10 +91,15 @@ class StatsSnapshot(msgspec.Struct, frozen=True):
 
 
 class EngineStats:
-    """Figures of one engine since its start. Written on the event loop; reading elsewhere sees a recent state."""
+    """Figures of one engine since its start. Written on the event loop; reading elsewhere sees a recent state.
+
+    Those of the pool (``llm:…``) are set by whoever reads, on a thread of its own: they are there from the start, so
+    that no key is added while the event loop copies.
+    """
 
     def __init__(self) -> None:
         self.counters: defaultdict[tuple[str, Labels], float] = defaultdict(float)
+        self.counters["llm:engine_restarts_total", ()] = 0.0
         self.gauges: dict[str, float] = dict.fromkeys(GAUGES, 0.0)
         self.histograms = {name: Histogram(bounds) for name, (_, bounds) in HISTOGRAMS.items()}
         self.held_back = 0

@@ -65,13 +65,15 @@ class Supervisor:
         slot: Slot,
         engine: RestartableEngine,
         rule: RestartRule,
+        turns: asyncio.Semaphore,
         changes: Changes,
         on_death: Callable[[str], None],
     ) -> None:
-        """``engine`` is the slot's, and has been started."""
+        """``engine`` is the slot's, and has been started. ``turns`` are those of engines that start again."""
         self._slot = slot
         self._engine = engine
         self._history = RestartHistory(rule)
+        self._turns = turns
         self._changes = changes
         self._on_death = on_death
         slot.recovery = "kept"
@@ -102,7 +104,8 @@ class Supervisor:
         while (pause_s := self._history.next_pause_s()) is not None:
             await asyncio.sleep(pause_s)
             try:
-                await self._engine.start()
+                async with self._turns:
+                    await self._engine.start()
             except StartupError as exc:
                 logger.error("the engine %s cannot be started again: %s", slot.name, exc)  # noqa: TRY400 - one line
                 self._history.failed()

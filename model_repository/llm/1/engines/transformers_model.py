@@ -1,6 +1,6 @@
 """Loading a causal language model with transformers, and the few calls the decode loop makes of it.
 
-This is the only file that imports transformers; the differences between its versions are in :class:`_Version`.
+This is the only file that imports transformers' models; the differences between its versions are in :class:`_Version`.
 """
 
 from __future__ import annotations

@@ -25,11 +25,11 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from ..adapters import Adapter
-from ..errors import EngineUnavailable, GenerationFailed, InvalidArgument, StartupError
+from ..errors import EngineUnavailable, GenerationFailed, InvalidArgument, StartupError, first_line
 from ..logs import logger
 from ..parameters import SamplingParameters
 from .base import EngineStatus, GenerationRequest, Sample
-from .failure_log import FailureLog, cause, first_line, fitting_length
+from .failure_log import FailureLog, cause, fitting_length
 from .places import BatchPlaces
 from .stats import EngineStats
 from .vllm_figures import take_iteration_stats, take_scheduler_stats
@@ -42,6 +42,8 @@ except ImportError:
     VLLMClientError = ValueError
 
 VERSION: str = vllm.__version__
+_FAILED = ("error", "abort")  # finish reasons (vllm/v1/engine/__init__.py); those who abort are gone
+_TOLD = 500  # characters of vLLM's refusals
 
 
 def unsupported_reason(model_dir: str) -> str | None:
@@ -81,7 +83,7 @@ class VllmEngine:
         self._llm: AsyncLLM | None = None
         self._notes: tuple[str, ...] = ()
         self.stats = EngineStats()
-        self._places = BatchPlaces(options["max_num_seqs"], self.stats)
+        self._places = BatchPlaces(_whole_number(options, "max_num_seqs"), self.stats)
 
     @property
     def dtype(self) -> str:
@@ -103,13 +105,13 @@ class VllmEngine:
             await self._launch({**self._options, "max_model_len": length})
 
     async def _launch(self, options: dict[str, Any]) -> None:
-        arguments = _EngineArgs(**_known_options(options, self._user_options))
+        known = _known_options(options, self._user_options)
         failures = FailureLog.of(os.environ)
         failures.mark()
         try:
             # On a thread: it blocks for as long as the model loads, and other engines' requests run on this loop.
             self._llm = await asyncio.to_thread(
-                AsyncLLM.from_engine_args, arguments, stat_loggers=[_stat_logger(self.stats)]
+                AsyncLLM.from_engine_args, _EngineArgs(**known), stat_loggers=[_stat_logger(self.stats)]
             )
         except Exception as exc:  # vLLM raises whatever went wrong, down to pydantic's and torch's own errors
             raise _StartFailed(exc, failures.text()) from exc
@@ -120,6 +122,7 @@ class VllmEngine:
             async with self._places.take(request):
                 async for output in self._run(request, RequestOutputKind.FINAL_ONLY):
                     final = output
+                    _raise_if_failed(output)
         if final is None:
             raise GenerationFailed("vLLM ended the request without an output")
         return sorted((sample_of(out, request.detokenize) for out in final.outputs), key=lambda sample: sample.index)
@@ -129,6 +132,7 @@ class VllmEngine:
             run = contextlib.aclosing(self._run(request, RequestOutputKind.DELTA))
             async with self._places.take(request), run as outputs:
                 async for output in outputs:
+                    _raise_if_failed(output)
                     yield [sample_of(out, request.detokenize) for out in output.outputs]
 
     def _run(self, request: GenerationRequest, kind: RequestOutputKind) -> Any:
@@ -175,6 +179,13 @@ class _EngineArgs(AsyncEngineArgs):  # type: ignore[misc, unused-ignore]
         return config
 
 
+def _whole_number(options: dict[str, Any], name: str) -> int:
+    value = options[name]
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise StartupError(f"VLLM_ENGINE_ARGS: {name} has the value {value!r}; a whole number from 1 on is allowed")
+    return value
+
+
 def _known_options(options: dict[str, Any], user_options: Collection[str]) -> dict[str, Any]:
     """The options that this vLLM has: a default of ours that it lacks is left out, one of the operator's is refused."""
     known = {field.name for field in dataclasses.fields(AsyncEngineArgs)}
@@ -204,9 +215,15 @@ def _stat_logger(stats: EngineStats) -> Callable[..., StatLoggerBase]:
     return StatsCollector
 
 
-@lru_cache(maxsize=1024)
 def _sampling_params(params: SamplingParameters, detokenize: bool, kind: RequestOutputKind) -> SamplingParams:
-    """vLLM's parameters for ours; shared by all requests with the same ones.
+    """vLLM's parameters for ours; where they are small, shared by all requests with the same ones."""
+    make = _kept_sampling_params if params.is_small else _kept_sampling_params.__wrapped__
+    return make(params, detokenize, kind)
+
+
+@lru_cache(maxsize=1024)
+def _kept_sampling_params(params: SamplingParameters, detokenize: bool, kind: RequestOutputKind) -> SamplingParams:
+    """vLLM's parameters for ours.
 
     ``skip_clone`` (0.19 on) makes vLLM copy the object shallowly for each request instead of deeply; nothing in it is
     changed afterwards but for additions that are the same for every request.
@@ -236,6 +253,12 @@ def _lora_request(adapter: Adapter | None) -> LoRARequest | None:
     return adapter and LoRARequest(adapter.name, adapter.number, adapter.folder)
 
 
+def _raise_if_failed(output: Any) -> None:
+    """What vLLM's own server answers with 500, a grammar that cannot be compiled among others; its log says why."""
+    if any(out.finish_reason in _FAILED for out in output.outputs):
+        raise GenerationFailed("the engine failed on this prompt")
+
+
 @contextlib.contextmanager
 def _translated_errors() -> Iterator[None]:
     """vLLM's errors become ours here and nowhere else."""
@@ -244,7 +267,7 @@ def _translated_errors() -> Iterator[None]:
     except EngineDeadError as exc:
         raise EngineUnavailable("the engine died") from exc
     except (ValueError, VLLMClientError) as exc:
-        raise InvalidArgument(first_line(exc)) from exc
+        raise InvalidArgument(" ".join(str(exc).split())[:_TOLD]) from exc
     except RuntimeError as exc:
         logger.exception("vLLM failed on a request")
         raise GenerationFailed("the engine failed on this prompt") from exc

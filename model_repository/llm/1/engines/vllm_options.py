@@ -20,13 +20,15 @@ from ..settings import ModelSettings
 from .cpu_limit import usable_cpus
 from .failure_log import configure_logging
 from .gpus import metax_present
+from .places import KEPT_AT_MOST
 from .speculation import speculative_config
 
 Device = Literal["cpu", "gpu"]
 
 # AsyncLLM's own defaults (128 and 2048 in 0.32) are those of an interactive server; batches of questions want more. Of
 # the sequences the last 16 are for single prompts (places.py), so that a batch of 1,024 still runs at once.
-_MAX_NUM_SEQS = {"cpu": 272, "gpu": 1040}
+MANY_SEQS = 1024 + KEPT_AT_MOST
+_MAX_NUM_SEQS = {"cpu": 256 + KEPT_AT_MOST, "gpu": MANY_SEQS}
 _MAX_NUM_BATCHED_TOKENS = {"cpu": 4096, "gpu": 16384}
 _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # those that vLLM has room for
 _MAX_LORAS = 8  # in one step of a GPU; memory is set aside for each
@@ -86,8 +88,7 @@ def engine_options(settings: ModelSettings, device: Device, max_model_len: int) 
         "dtype": choose_dtype(settings.dtype, device),
         "max_model_len": max_model_len,
         "max_num_seqs": settings.max_num_seqs or _MAX_NUM_SEQS[device],
-        "max_num_batched_tokens": settings.max_num_batched_tokens
-        or max(_MAX_NUM_BATCHED_TOKENS[device], max_model_len),
+        "max_num_batched_tokens": settings.max_num_batched_tokens or _batched_tokens(settings, device, max_model_len),
         "tensor_parallel_size": settings.tensor_parallel_size,
         "trust_remote_code": settings.trust_remote_code,
         "enable_prefix_caching": True if settings.enable_prefix_caching is None else settings.enable_prefix_caching,
@@ -111,6 +112,12 @@ def engine_options(settings: ModelSettings, device: Device, max_model_len: int) 
     options.update({name: value for name, value in chosen.items() if value is not None})
     options.update(settings.engine_args)
     return options
+
+
+def _batched_tokens(settings: ModelSettings, device: Device, max_model_len: int) -> int:
+    """A prompt that is not computed in parts has to fit; not every CPU computes them so."""
+    usual = _MAX_NUM_BATCHED_TOKENS[device]
+    return max(usual, max_model_len) if device == "cpu" or settings.enable_chunked_prefill is False else usual
 
 
 def _scheduling_policy(release: tuple[int, ...]) -> str:

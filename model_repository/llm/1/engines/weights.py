@@ -7,12 +7,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..settings import ModelSettings
+
 _BYTES_A_PARAMETER = 2  # bfloat16, as most models are computed
+
+
+def planned_bytes(settings: ModelSettings) -> int:
+    """What an engine's weights will take, a draft model's included; 0 if that cannot be told."""
+    model = weight_bytes(settings.model_dir)
+    if settings.dtype == "float32":
+        model *= 2  # of files with 16 bits a value, as most are
+    speculation = settings.speculation
+    draft = weight_bytes(speculation.draft_dir) if speculation.enabled and speculation.draft_dir else 0
+    return model and model + draft
 
 
 def weight_bytes(model_dir: str) -> int:
     """The safetensors' size; without any (dummy weights), what the configuration comes to; 0 if that does not tell."""
-    on_disk = sum(file.stat().st_size for file in Path(model_dir).glob("*.safetensors"))
+    files = list(Path(model_dir).glob("*.safetensors"))
+    # The same weights once more, beside others in Hugging Face's form.
+    others = [file for file in files if file.name != "consolidated.safetensors"]
+    on_disk = sum(file.stat().st_size for file in others or files)
     if on_disk:
         return on_disk
     try:

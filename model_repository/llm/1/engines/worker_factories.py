@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import EngineRefused
+from ..errors import EngineRefused, first_line
 from ..tokenization import Tokenization
 from .base import Engine
 from .vllm_options import Device, engine_options
@@ -17,8 +17,7 @@ def vllm(setup: Setup) -> tuple[Engine, Device]:
     try:
         from . import vllm_engine
     except Exception as exc:  # a vLLM or torch that does not fit the machine fails with any error
-        cause = (str(exc).strip() or type(exc).__name__).splitlines()[0]
-        raise EngineRefused(f"vLLM cannot be imported: {cause}") from exc
+        raise EngineRefused(f"vLLM cannot be imported: {first_line(exc)}") from exc
     reason, device = vllm_engine.unsupported_reason(setup.settings.model_dir), vllm_engine.device()
     if reason is not None or device is None:
         raise EngineRefused(reason or "vLLM finds no device")

@@ -8,7 +8,9 @@ import importlib
 import os
 import socket
 import time
-from typing import Any, cast
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import cast
 
 from ..errors import EngineRefused, ModelError, StartupError
 from ..event_loop import new_event_loop
@@ -27,8 +29,15 @@ def serve(descriptor: int, factory: str) -> int:
     """Run until told to stop; 1 if the engine could not start."""
     connection = socket.socket(fileno=descriptor)
     # A forked engine process must not keep the connection open: its end is how a death is noticed at once.
-    os.register_at_fork(after_in_child=lambda: os.close(descriptor))
+    os.register_at_fork(after_in_child=partial(_drop, connection))
     return new_event_loop().run_until_complete(_serve(connection, factory))
+
+
+def _drop(connection: socket.socket) -> None:
+    """Close this process's copy of the connection, once: the handler runs again in the children of a forked child."""
+    descriptor = connection.detach()  # -1 from then on
+    if descriptor >= 0:
+        os.close(descriptor)
 
 
 async def _serve(connection: socket.socket, factory: str) -> int:
@@ -112,21 +121,25 @@ class WorkerServer:
 
     def _begin(self, request: GenerationRequest, *, streamed: bool) -> None:
         run = self._stream if streamed else self._generate
-        task = asyncio.get_running_loop().create_task(self._guard(request.request_id, run(request)))
+        task = asyncio.get_running_loop().create_task(self._guard(run, request))
         self._tasks[request.request_id] = task
+        # Not in the task: it never takes its first step if it is cancelled in the read that began it.
+        task.add_done_callback(partial(self._forget, request.request_id))
 
-    async def _guard(self, request_id: str, work: Any) -> None:
+    def _forget(self, request_id: str, task: asyncio.Task[None]) -> None:
+        if self._tasks.get(request_id) is task:  # and not a newer one
+            del self._tasks[request_id]
+
+    async def _guard(self, run: Callable[[GenerationRequest], Awaitable[None]], request: GenerationRequest) -> None:
         try:
-            await work
+            await run(request)
         except ModelError as exc:
-            self._outgoing.failed(request_id, exc.code, exc.message)
+            self._outgoing.failed(request.request_id, exc.code, exc.message)
         except asyncio.CancelledError:
             pass  # the model process does not wait for it any longer
         except Exception:
             logger.exception("the engine failed on a prompt unexpectedly")
-            self._outgoing.failed(request_id, ModelError.code, "the model failed on this prompt")
-        finally:
-            self._tasks.pop(request_id, None)
+            self._outgoing.failed(request.request_id, ModelError.code, "the model failed on this prompt")
 
     async def _generate(self, request: GenerationRequest) -> None:
         self._outgoing.whole(request.request_id, await self._ready_engine.generate(request))
