@@ -21,7 +21,7 @@ class PredictRequest(BaseModel):
         description="One question, or a list of them."
     )
     max_new_tokens: int | None = Field(default=None, description="At least 1. Default: by the kind of question.")
-    temperature: float | None = Field(default=None, description="0 (greedy) to 100.")
+    temperature: float | None = Field(default=None, description="0 (greedy) to 2.")
     top_p: float | None = Field(default=None, description="Above 0, up to 1.")
     top_k: int | None = Field(default=None, description="0 or -1: all tokens; else the number of tokens.")
     repetition_penalty: float | None = Field(default=None, description="Above 0, up to 2. 1: none.")

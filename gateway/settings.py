@@ -75,7 +75,7 @@ class SamplingSettings:
     def from_env(env: Environment) -> SamplingSettings:
         stop = env.words("STOP_STRINGS", _DEFAULT_STOP_STRINGS)
         return SamplingSettings(
-            temperature=env.number("TEMPERATURE", 0.0, 0.0, 100.0),
+            temperature=env.number("TEMPERATURE", 0.0, 0.0, 2.0),
             top_p=env.number("TOP_P", 1.0, 0.0, 1.0, above_minimum=True),
             top_k=env.integer("TOP_K", 0, -1),
             repetition_penalty=env.number("REPETITION_PENALTY", 1.05, 0.0, 2.0, above_minimum=True),

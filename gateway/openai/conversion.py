@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from gateway.openai.schemas import ChatMessage, ChatRequest, CommonRequest, Comp
 from gateway.triton.samples import InputKind, SampleRequest
 
 MAX_ROWS = 2048  # prompts times n: one request to Triton, whose Python backend moves it through shared memory
+_ABOUT_STRUCTURE = re.compile("grammar|schema", re.IGNORECASE)  # vLLM's words, which name no parameter
 # Fields that mean to vLLM what they mean to OpenAI, under the same names.
 _SAME = (
     *("temperature", "top_p", "stop", "seed", "presence_penalty", "frequency_penalty", "top_k", "min_p"),
@@ -98,11 +100,16 @@ def prompt_inputs(wish: CompletionRequest) -> tuple[InputKind, Sequence[bytes]]:
     return "token_ids", [orjson.dumps(prompt) for prompt in prompts]
 
 
-def refusal(error: BadValue, kind: InputKind) -> BadValue:
+def refusal(error: BadValue, wanted: SampleRequest) -> BadValue:
     """The model's refusal in the words of this API: the model names Triton's inputs, which are no fields here."""
-    field = "messages" if kind == "messages" else "prompt"
+    field = "messages" if wanted.kind == "messages" else "prompt"
     text = error.message.removeprefix("sampling_parameters: ").replace("'text_input'", field)
-    return BadValue(text, param=field if text.startswith(("the prompt ", field)) else None)
+    if text.startswith(("the prompt ", field)):
+        return BadValue(text, param=field)
+    named = next((name for name in wanted.parameters if re.search(rf"\b{name}\b", text)), None)
+    if named == "structured_outputs" or (named is None and _ABOUT_STRUCTURE.search(text)):
+        return BadValue(f"response_format: {text}", param="response_format")
+    return BadValue(text, param=named)
 
 
 def sampling_parameters(wish: CommonRequest, max_tokens: int | None, logprobs: int | None) -> dict[str, Any]:
@@ -154,4 +161,4 @@ def _content(content: str | list[dict[str, Any]], place: str) -> str:
         if not isinstance(part.get("text"), str):
             raise BadValue(f"{place}: a part of the type 'text' needs a text", param=place)
         texts.append(part["text"])
-    return "".join(texts)
+    return "\n".join(texts)  # as vLLM's server does for templates that take a text

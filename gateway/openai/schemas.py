@@ -6,6 +6,7 @@ them. Declared as ``Any`` is what may be sent and changes nothing here. A field 
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
@@ -16,12 +17,15 @@ from gateway.errors import BadValue
 _MAX_INT32 = 2**31 - 1
 _MAX_LOGPROBS = 20
 _MAX_STOPS = 64
+_SHOWN = 40  # characters of a value in an error
 _NO_EFFECT = Field(default=None, description="Accepted; has no effect here.")
 
 Text = Annotated[str, Field(min_length=1)]
 TokenId = Annotated[int, Field(ge=0, le=_MAX_INT32)]
-TokenIds = Annotated[list[Annotated[StrictInt, Field(ge=0, le=_MAX_INT32)]], Field(min_length=1)]
-Prompt = StrictStr | TokenIds | list[StrictStr] | list[TokenIds]
+# Lists are left at their first mistake: each one found is an object, and a small body has room for a million.
+_FAIL_FAST = Field(fail_fast=True)
+TokenIds = Annotated[list[Annotated[StrictInt, Field(ge=0, le=_MAX_INT32)]], Field(min_length=1), _FAIL_FAST]
+Prompt = StrictStr | TokenIds | Annotated[list[StrictStr], _FAIL_FAST] | Annotated[list[TokenIds], _FAIL_FAST]
 # Where several types are allowed pydantic tells what is wrong for each; the client need have meant none of them.
 _ALLOWED = {
     "prompt": "a text, a list of texts, a list of token ids, or a list of such lists; not an empty list",
@@ -70,12 +74,12 @@ class CommonRequest(_Sent):
     """What chats and completions share; the last ten are vLLM's additions."""
 
     model: str | None = Field(default=None, description="The served model's name; left out: that model.")
-    temperature: float | None = Field(default=None, ge=0, le=100)
+    temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     n: int = Field(default=1, ge=1, le=128)
     stream: bool = False
     stream_options: StreamOptions | None = None
-    stop: Text | Annotated[list[Text], Field(max_length=_MAX_STOPS)] | None = None
+    stop: Text | Annotated[list[Text], Field(max_length=_MAX_STOPS), _FAIL_FAST] | None = None
     seed: int | None = Field(default=None, ge=-(2**63), le=2**63 - 1)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
@@ -93,32 +97,32 @@ class CommonRequest(_Sent):
     repetition_penalty: float | None = Field(default=None, gt=0, le=2)
     min_tokens: int | None = Field(default=None, ge=0, le=_MAX_INT32)
     ignore_eos: bool | None = None
-    stop_token_ids: list[TokenId] | None = None
+    stop_token_ids: Annotated[list[TokenId], _FAIL_FAST] | None = None
     include_stop_str_in_output: bool | None = None
     skip_special_tokens: bool | None = None
-    allowed_token_ids: Annotated[list[TokenId], Field(min_length=1)] | None = None
-    bad_words: list[Text] | None = None
+    allowed_token_ids: Annotated[list[TokenId], Field(min_length=1), _FAIL_FAST] | None = None
+    bad_words: Annotated[list[Text], _FAIL_FAST] | None = None
 
 
 class ChatMessage(_Sent):
     """One message. ``content`` is a text, or a list of parts of the type ``text``."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: StrictStr | list[dict[str, Any]]
+    content: StrictStr | Annotated[list[dict[str, Any]], _FAIL_FAST]
     name: str | None = None
 
 
 class ChatRequest(CommonRequest):
     """``POST /v1/chat/completions``."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1, fail_fast=True)
     max_tokens: int | None = Field(default=None, ge=1, le=_MAX_INT32)
     max_completion_tokens: int | None = Field(
         default=None, ge=1, le=_MAX_INT32, description="Default: what the model has room for."
     )
     logprobs: bool = False
     top_logprobs: int | None = Field(default=None, ge=0, le=_MAX_LOGPROBS)
-    modalities: list[Literal["text"]] | None = None
+    modalities: Annotated[list[Literal["text"]], _FAIL_FAST] | None = None
     tool_choice: Literal["none"] | None = None
     parallel_tool_calls: Any = _NO_EFFECT
 
@@ -147,8 +151,7 @@ def parse_request(body: bytes, kind: type[R]) -> R:
     try:
         return kind.model_validate(fields)
     except ValidationError as exc:
-        problems = exc.errors(include_url=False, include_context=False, include_input=False)
-        raise _bad_field(problems[0]) from exc
+        raise _bad_field(exc.errors(include_url=False, include_context=False)[0]) from exc
 
 
 def request_openapi(kind: type[CommonRequest], examples: dict[str, Any]) -> dict[str, Any]:
@@ -160,13 +163,20 @@ def request_openapi(kind: type[CommonRequest], examples: dict[str, Any]) -> dict
 
 
 def _bad_field(problem: Any) -> BadValue:
-    place = [part for part in problem["loc"] if not _names_a_choice(part)]
-    param = ".".join(map(str, place))
     if problem["type"] == "extra_forbidden":
+        param = ".".join(map(str, problem["loc"]))
         return BadValue(f"{param[:80]}: this parameter is not supported", param=param, code="unsupported_parameter")
+    place = [part for part in problem["loc"] if not _names_a_choice(part)]
     if place and place[0] in _ALLOWED:
         return BadValue(f"{place[0]}: must be {_ALLOWED[place[0]]}", param=place[0])
-    return BadValue(f"{param}: {problem['msg']}", param=param)
+    param = ".".join(map(str, place))
+    return BadValue(f"{param}: {problem['msg']}{_but_was(problem['input'])}", param=param)
+
+
+def _but_was(value: Any) -> str:
+    """The value that was sent, where it is short enough to be said."""
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, (str, int, float)) else ""
+    return f", not {text}" if 0 < len(text) <= _SHOWN else ""
 
 
 def _names_a_choice(part: Any) -> bool:

@@ -28,7 +28,7 @@ class SamplingOptions:
     def check(self) -> None:
         """Raise :class:`BadValue` naming the field, its value and what is allowed. NaN is never allowed."""
         _within("max_new_tokens", self.max_new_tokens, 1, _MAX_INT32)
-        _within("temperature", self.temperature, 0.0, 100.0)
+        _within("temperature", self.temperature, 0.0, 2.0)
         _above("top_p", self.top_p, 0.0, 1.0)
         _within("top_k", self.top_k, -1, _MAX_INT32)
         _above("repetition_penalty", self.repetition_penalty, 0.0, 2.0)

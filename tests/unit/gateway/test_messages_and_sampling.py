@@ -72,7 +72,7 @@ def test_one_budget_is_serialized_once() -> None:
 
 LIMITS = [
     ("max_new_tokens", "max_tokens", 1, 2**31 - 1, 0, 2**31),
-    ("temperature", "temperature", 0.0, 100.0, -0.1, 100.5),
+    ("temperature", "temperature", 0.0, 2.0, -0.1, 2.5),
     ("top_p", "top_p", 0.01, 1.0, 0.0, 1.5),
     ("top_k", "top_k", -1, 2**31 - 1, -2, 2**31),
     ("repetition_penalty", "repetition_penalty", 0.01, 2.0, 0.0, 2.5),

@@ -10,12 +10,13 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from gateway.errors import BadValue
 from gateway.openai.conversion import StreamWish, chat_samples, completion_samples, refusal
 from gateway.openai.logprobs import chat_logprobs, completion_logprobs
 from gateway.openai.schemas import ChatRequest, CompletionRequest, parse_request
-from gateway.triton.samples import InputKind, encode_samples
+from gateway.triton.samples import InputKind, SampleRequest, encode_samples
 from llm_model import parameters
 from llm_model.errors import InvalidArgument
 from llm_model.prompts import read_messages, read_token_ids
@@ -92,6 +93,10 @@ def test_an_empty_prompt_is_refused(prompt: Any) -> None:
     assert caught.value.param == "prompt"
 
 
+def refuse(message: str) -> None:
+    raise InvalidArgument(message)
+
+
 @pytest.mark.parametrize(
     ("kind", "read", "param", "message"),
     [
@@ -110,9 +115,22 @@ def test_an_empty_prompt_is_refused(prompt: Any) -> None:
         (
             "text",
             lambda: parameters.parse(b'{"top_p": 0}'),
-            None,
+            "top_p",
             "'top_p' has value 0. Expected `float` > 0.0",
         ),
+        (
+            "text",
+            lambda: refuse("min_tokens must be less than or equal to max_tokens=1, got 2. (parameter=min_tokens)"),
+            "min_tokens",
+            "min_tokens must be less than or equal to max_tokens=1, got 2. (parameter=min_tokens)",
+        ),
+        (
+            "text",
+            lambda: refuse("Grammar error: regex parse error: (a"),
+            "response_format",
+            "response_format: Grammar error: regex parse error: (a",
+        ),
+        ("text", lambda: refuse("something else"), None, "something else"),
     ],
 )
 def test_the_models_refusals_name_the_fields_of_this_api(
@@ -120,7 +138,8 @@ def test_the_models_refusals_name_the_fields_of_this_api(
 ) -> None:
     with pytest.raises(InvalidArgument) as refused:
         read()
-    error = refusal(BadValue(refused.value.message), kind)
+    wanted = SampleRequest(kind, [b""], {"top_p": 0, "min_tokens": 2, "max_tokens": 1})
+    error = refusal(BadValue(refused.value.message), wanted)
     assert (error.param, error.message) == (param, message)
 
 
@@ -138,7 +157,7 @@ def test_the_usage_so_far_needs_the_usage() -> None:
 _NUMBERS = st.fixed_dictionaries(
     {},
     optional={
-        "temperature": st.floats(0, 100),
+        "temperature": st.floats(0, 2),
         "top_p": st.floats(0.001, 1),
         "n": st.integers(1, 128),
         "stop": st.one_of(st.text(min_size=1), st.lists(st.text(min_size=1), max_size=4)),
@@ -192,3 +211,31 @@ def test_log_probabilities_in_both_forms() -> None:
         "top_logprobs": [{"c": -2.0, "a": -0.5, "b": -9999.0}] * 2,
     }
     assert completion_logprobs([], [], 3)["text_offset"] == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"prompt": [%s]}', b'{"prompt": "a", "stop_token_ids": [%s]}', b'{"prompt": "a", "bad_words": [%s]}'],
+)
+def test_a_list_of_mistakes_is_left_at_the_first(body: bytes) -> None:
+    """The others would be a million objects, and seconds in which nobody else is served."""
+    with pytest.raises(BadValue) as refused:
+        parse_request(body % b",".join([b"1.5"] * 1000), CompletionRequest)
+    cause = refused.value.__cause__
+    assert isinstance(cause, ValidationError)
+    assert cause.error_count() <= 8
+
+
+@pytest.mark.parametrize(
+    "fields, param, message",
+    [
+        ({"n": 200}, "n", "n: Input should be less than or equal to 128, not 200"),
+        ({"temperature": "nan"}, "temperature", 'temperature: Input should be less than or equal to 2, not "nan"'),
+        ({"a[b": 1}, "a[b", "a[b: this parameter is not supported"),
+        ({"str": 1}, "str", "str: this parameter is not supported"),
+    ],
+)
+def test_a_refused_field_is_named_with_its_value(fields: dict[str, Any], param: str, message: str) -> None:
+    with pytest.raises(BadValue) as refused:
+        chat(**fields)
+    assert (refused.value.param, refused.value.message) == (param, message)

@@ -70,7 +70,7 @@ async def test_what_the_model_sees_is_what_was_sent(client: openai.AsyncOpenAI, 
     assert triton.samples[0].prompts == [
         [
             {"role": "system", "content": "Be brief."},
-            {"role": "user", "content": "ab", "name": "Eve"},
+            {"role": "user", "content": "a\nb", "name": "Eve"},
             {"role": "assistant", "content": "c"},
             {"role": "user", "content": ""},
         ]
