@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from runtime.errors import BadSetting
-from runtime.model_folder import default_model_dir
+from runtime.model_folder import DEFAULT_MODEL_ID, default_model_dir
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_MODEL_ID = "bundled:smollm2"
 LOOPBACK = "127.0.0.1"
 ANY_ADDRESS = "0.0.0.0"
 _LOOPBACK_OF = {ANY_ADDRESS: LOOPBACK, "::": "::1"}

@@ -10,7 +10,8 @@ if [ -s "$secret" ]; then
 fi
 # The hubs' clients are in the gateway's environment; the bundled model is converted with the model's own libraries.
 python=.venv-gateway/bin/python
-case ${MODEL_ID:-} in bundled:*) python=.venv/bin/python ;; esac
+model_id=${MODEL_ID:-}
+case ${model_id//[[:space:]]/} in bundled:* | "") python=.venv/bin/python ;; esac # blank counts as unset: the bundled one
 HOME=$(mktemp -d) # what clients write there is of no use later
 export HOME
 trap 'rm -rf "$HOME"' EXIT

@@ -5,8 +5,8 @@ cd "$(dirname "$0")/.."
 
 is_set() { [[ ${!1:-} =~ [^[:space:]] ]]; } # blank counts as unset
 
-# A folder given without a model's name is served as it is.
-if is_set MODEL_ID || ! is_set MODEL_DIR; then
+# A folder given without a model's name is served as it is; a draft model with a name is fetched for it all the same.
+if is_set MODEL_ID || ! is_set MODEL_DIR || is_set SPEC_DRAFT_MODEL_ID; then
     .venv/bin/python download_model.py >/dev/null # prints the folder, which the launcher works out in the same way
 fi
 exec .venv/bin/python -m runtime serve

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from webui.errors import BadUpload
 
-_QUESTION_FIELDS = ("prompt", "question", "instruction")
-_REFERENCE_FIELDS = ("reference", "answer", "output", "response")
+# In this order, as the tools read the same files (tools/questions/jsonl_file.py).
+_QUESTION_FIELDS = ("prompt", "instruction", "question")
+_REFERENCE_FIELDS = ("reference", "output", "response", "answer")
 
 
 @dataclass(frozen=True)
@@ -78,17 +80,25 @@ def _question(line: str, number: int) -> Question:
 def _of_fields(fields: Mapping[str, Any]) -> Question | None:
     messages = fields.get("messages")
     if isinstance(messages, list):
-        asked, answered = _last_of(messages, "user"), _last_of(messages, "assistant")
-        return Question(asked, answered) if asked else None
-    asked = _first_text(fields, _QUESTION_FIELDS)
-    if asked and isinstance(fields.get("input"), str) and fields["input"].strip():
-        asked = f"{asked}\n{fields['input']}"  # the shape of instruction data: an instruction and what it is about
+        return _of_messages([message for message in messages if isinstance(message, dict)])
+    asked, more = _first_text(fields, _QUESTION_FIELDS), _first_text(fields, ("input",))
+    if asked and more and "instruction" in fields:
+        asked = f"{asked}\n{more}"  # the shape of instruction data: an instruction and what it is about
     return Question(asked, _first_text(fields, _REFERENCE_FIELDS)) if asked else None
 
 
-def _last_of(messages: Sequence[Any], role: str) -> str | None:
-    said = [m.get("content") for m in messages if isinstance(m, dict) and m.get("role") == role]
-    return said[-1] if said and isinstance(said[-1], str) and said[-1].strip() else None
+def _of_messages(messages: Sequence[Mapping[str, Any]]) -> Question | None:
+    """The last question with an answer after it; where none has one, the last question."""
+    for asked, answered in reversed(list(pairwise(messages))):
+        if (asked.get("role"), answered.get("role")) == ("user", "assistant"):
+            return _of_turns(asked, answered)
+    users = [message for message in messages if message.get("role") == "user"]
+    return _of_turns(users[-1], {}) if users else None
+
+
+def _of_turns(asked: Mapping[str, Any], answered: Mapping[str, Any]) -> Question | None:
+    text = _first_text(asked, ("content",))
+    return Question(text, _first_text(answered, ("content",))) if text else None
 
 
 def _first_text(fields: Mapping[str, Any], names: Sequence[str]) -> str | None:

@@ -65,6 +65,14 @@ def refusal(helm: Path, *settings: str) -> str:
     return done.stderr
 
 
+def admitted(policy: dict[str, Any], port: str) -> set[str]:
+    """The teams that a network policy lets in at a port, or ``everybody``."""
+    rules = [rule for rule in policy["spec"]["ingress"] if {"port": port} in rule["ports"]]
+    if not all("from" in rule for rule in rules):
+        return {"everybody"}
+    return {peer["namespaceSelector"]["matchLabels"]["team"] for rule in rules for peer in rule["from"]}
+
+
 def test_helm_finds_nothing_to_complain_about(helm: Path) -> None:
     done = helm_run(helm, "lint", "--strict", str(CHART))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -167,6 +175,27 @@ def test_grpc_is_for_the_gateway_alone(helm: Path) -> None:
         for rule in document["spec"]["ingress"]
         if {"port": "grpc"} in rule["ports"]
     ]
+
+
+@pytest.mark.parametrize(
+    "named, http, metrics, http_behind_a_gateway",
+    [
+        ((), {"everybody"}, {"everybody"}, {"everybody"}),
+        (("clients",), {"clients"}, {"everybody"}, set()),
+        (("scrapers",), {"everybody"}, {"scrapers"}, {"scrapers"}),
+        (("clients", "scrapers"), {"clients", "scrapers"}, {"scrapers"}, {"scrapers"}),
+    ],
+)
+def test_where_somebody_is_named_others_stay_out(
+    helm: Path, named: tuple[str, ...], http: set[str], metrics: set[str], http_behind_a_gateway: set[str]
+) -> None:
+    peers = {name: [{"namespaceSelector": {"matchLabels": {"team": name}}}] for name in named}
+    whole = one(rendered(helm, {"networkPolicy": peers}), "NetworkPolicy")
+    assert (admitted(whole, "http"), admitted(whole, "metrics")) == (http, metrics)
+    split = rendered(helm, {"mode": "split", "networkPolicy": peers})
+    assert admitted(one(split, "NetworkPolicy", "demo-llm-service-gateway"), "http") == http
+    behind = one(split, "NetworkPolicy", "demo-llm-service-model")
+    assert (admitted(behind, "http"), admitted(behind, "metrics")) == (http_behind_a_gateway, metrics)
 
 
 def test_secrets_stay_out_of_the_pods_description(helm: Path) -> None:

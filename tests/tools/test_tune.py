@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from gateway.environment import Environment, SettingsError
 from scripts.env_file import parse
 from tests.conftest import ROOT
 from tests.e2e.stack import is_running
@@ -22,7 +23,7 @@ from tools.console import run
 from tools.errors import UsageError
 from tools.tune import report, service
 from tools.tune.__main__ import main
-from tools.tune.space import Choice, Range, read_space
+from tools.tune.space import Choice, Range, Value, is_on, read_space
 
 LAUNCHER = ROOT / "tests" / "tools" / "fakes" / "launcher.py"
 
@@ -192,6 +193,26 @@ def test_a_space_that_makes_no_sense_is_refused(tmp_path: Path, text: str, reaso
     (tmp_path / "a.toml").write_text(text)
     with pytest.raises(UsageError, match=reason):
         read_space(tmp_path / "a.toml")
+
+
+@pytest.mark.parametrize(
+    "value", [True, False, 1, 0, "1", "True", " YES ", "on", "y", "0", "False", "NO", " off", "n", "", " "]
+)
+def test_a_switch_is_read_as_the_gateway_does(value: Value) -> None:
+    text = {True: "1", False: "0"}[value] if isinstance(value, bool) else str(value)
+    for default in (True, False):
+        seen = Environment({"BATCH_MODE": text}).flag("BATCH_MODE", default)
+        assert is_on({"BATCH_MODE": value}, "BATCH_MODE", default) is seen
+        assert is_on({}, "BATCH_MODE", default) is default
+
+
+@pytest.mark.parametrize("value", ["maybe", 2, 1.0])
+def test_a_switch_that_the_gateway_would_refuse_ends_the_search(study: Study, value: Value) -> None:
+    with pytest.raises(SettingsError):
+        Environment({"BATCH_MODE": str(value)}).flag("BATCH_MODE", True)
+    space = f"[fixed]\nBATCH_MODE = {json.dumps(value)}\n[search]\nGOOD = [1]\n"
+    assert study.tune(space, "--trials", 1) == 2
+    assert not study.out.exists()
 
 
 def test_the_pareto_front_is_what_nothing_beats_in_both() -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
+import pytest
 from playwright.sync_api import Page, expect
 
-from tests.fakes.web_gateway import Refusal, Script
+from tests.fakes.web_gateway import FakeGateway, Refusal, Script
 from tests.webui.conftest import wait_for
+from webui.client import GatewayClient
+from webui.labels import Labels
+from webui.settings import WebSettings
+from webui.tabs import batch
 
 
 def upload(page: Page, file: Path) -> None:
@@ -109,3 +119,33 @@ def test_a_start_without_a_file_asks_for_one(page: Page, script: Script) -> None
     page.get_by_role("tab", name="Batch").click()
     run(page)
     expect(page.locator("#batch-notice")).to_have_text("Please choose a file first.")
+
+
+def test_the_page_answers_others_while_a_file_is_read_and_answers_are_scored(
+    fake_gateway: FakeGateway, script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = GatewayClient(WebSettings(gateway_url=fake_gateway.url))
+    file = jsonl(tmp_path / "questions.jsonl", [{"prompt": "one"}])
+
+    async def run_here() -> list[batch.Update]:
+        with gr.Blocks():
+            tab = batch.BatchTab(client, Labels(), gr.State("en"))
+        for name in ("read_questions", "scored"):
+            monkeypatch.setattr(batch, name, beside_others(getattr(batch, name), asyncio.get_running_loop()))
+        return [update async for update in tab._run("en", str(file), 1, 0, SimpleNamespace(session_hash="s"))]
+
+    with ThreadPoolExecutor(1) as thread:  # Playwright has an event loop in this one
+        updates = thread.submit(asyncio.run, run_here()).result()
+    assert "Done: 1 question" in updates[-1][0]
+
+
+def beside_others(function: Callable[..., Any], loop: asyncio.AbstractEventLoop) -> Callable[..., Any]:
+    """The function, once the event loop has done something else after it was called."""
+
+    def called(*arguments: Any) -> Any:
+        went_on = threading.Event()
+        loop.call_soon_threadsafe(went_on.set)
+        assert went_on.wait(10), f"the event loop stands still during {function.__name__}"
+        return function(*arguments)
+
+    return called

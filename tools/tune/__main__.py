@@ -12,7 +12,7 @@ from tools.questions import read_questions
 from tools.results import make_folder
 from tools.tune import report, webhook
 from tools.tune.options import Options, parse
-from tools.tune.space import Value, as_text, read_space
+from tools.tune.space import Value, as_text, is_on, read_space
 from tools.tune.study import Search, log_file
 from tools.tune.trial import Bench, Measured
 
@@ -26,8 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     model = Path(str(fixed.get("MODEL_DIR", "")))
     if "MODEL_DIR" not in fixed:
         raise UsageError("name the model's folder: --model, or MODEL_DIR in [fixed]")
-    batch = as_text(fixed.get("BATCH_MODE", 1)) in {"1", "true"}
-    bench = Bench(options, read_questions(options.questions, options.limit), model, batch)
+    bench = Bench(options, read_questions(options.questions, options.limit), model, is_on(fixed, "BATCH_MODE", True))
     make_folder(options.out)
     search = Search(options, space)
     winner: report.Row | None = None

@@ -26,6 +26,8 @@ from tools.errors import UsageError
 Value = str | int | float | bool
 _NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 _TAKEN = ("GATEWAY_PORT", "TRITON_GRPC_PORT", "TRITON_METRICS_PORT")
+_YES = ("1", "true", "yes", "on", "y")
+_NO = ("0", "false", "no", "off", "n")
 _RANGE_KEYS = {"low", "high", "step", "log"}
 
 
@@ -103,6 +105,14 @@ def read_space(file: Path) -> Space:
 def as_text(value: Value) -> str:
     """A value as an environment variable holds it."""
     return ("1" if value else "0") if isinstance(value, bool) else str(value)
+
+
+def is_on(settings: dict[str, Value], name: str, default: bool) -> bool:
+    """A switch, read as the service does. Raises :class:`UsageError` for what the service would refuse."""
+    text = as_text(settings.get(name, "")).strip() or as_text(default)
+    if text.lower() not in _YES + _NO:
+        raise UsageError(f"{name}={text}: 0 or 1")
+    return text.lower() in _YES
 
 
 def _parsed(file: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -68,7 +69,7 @@ class BatchTab:
             yield say(language, "batch.no_file"), gr.skip(), gr.skip()
             return
         try:
-            questions = read_questions(Path(file))
+            questions = await asyncio.to_thread(read_questions, Path(file))
         except WebError as exc:
             yield exc.sentence(language), gr.skip(), gr.skip()
             return
@@ -93,7 +94,8 @@ class BatchTab:
             trouble = exc.sentence(language) + " "
         finally:
             self._stops.finish(session, stop)
-        answers = scored(progress.answers) if can_score() else progress.answers
+        # In a thread: a thousand answers take seconds, in which nobody else's page would be answered.
+        answers = await asyncio.to_thread(scored, progress.answers) if can_score() else progress.answers
         notice = trouble + _told(language, progress, answers, time.monotonic() - began)
         # Gradio copies the file to its own cache, which it empties after a day, before it asks for what comes next.
         with tempfile.TemporaryDirectory(prefix="llm-webui-") as folder:

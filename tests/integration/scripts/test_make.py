@@ -92,6 +92,12 @@ def test_a_folder_without_a_models_name_is_served_as_it_is(project: Project, mod
     assert project.calls()[0].startswith("fetch") is fetched
 
 
+@pytest.mark.parametrize(("draft_id", "fetched"), [(" ", False), ("hf:a/draft", True)])
+def test_a_draft_model_is_fetched_for_a_folder_too(project: Project, draft_id: str, fetched: bool) -> None:
+    project.serve(MODEL_DIR="/some/folder", SPEC_DRAFT_MODEL_ID=draft_id)
+    assert project.calls() == ["fetch MODEL_ID="] * fetched + ["serve COLOUR= MODEL_DIR=/some/folder"]
+
+
 def test_a_blank_folder_is_no_folder(project: Project) -> None:
     project.serve(MODEL_DIR=" ")
     assert project.calls()[0] == "fetch MODEL_ID="

@@ -62,8 +62,9 @@ def test_the_two_commands_are_on_the_first_screen() -> None:
         assert [fence.code for fence in fences(beginning)][:2] == ["make serve\n", "make test\n"]
 
 
-def test_every_snippet_is_run_or_says_why_not() -> None:
-    for fence in fences(ENGLISH.read_text(encoding="utf-8")):
+@pytest.mark.parametrize("readme", [ENGLISH, CHINESE], ids=lambda path: path.name)
+def test_every_snippet_is_run_or_says_why_not(readme: Path) -> None:
+    for fence in fences(readme.read_text(encoding="utf-8")):
         if fence.language in ("bash", "python"):
             assert re.fullmatch(r"run|serve|not run: .+", fence.marker), fence.code
 
@@ -72,4 +73,4 @@ def test_both_readmes_have_the_same_snippets() -> None:
     english, chinese = (
         [f for f in fences(readme.read_text(encoding="utf-8")) if f.language != "text"] for readme in (ENGLISH, CHINESE)
     )
-    assert [fence.code for fence in english] == [fence.code for fence in chinese]
+    assert [(fence.marker, fence.code) for fence in english] == [(fence.marker, fence.code) for fence in chinese]

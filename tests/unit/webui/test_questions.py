@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import combinations, product
 from pathlib import Path
 
 import pytest
 
+from tools.errors import UsageError
+from tools.questions import jsonl_file
 from webui.errors import BadUpload
 from webui.questions import Answer, Question, read_questions, write_answers
 from webui.scores import average, rouge_l, scored
@@ -14,6 +18,10 @@ def file_of(folder: Path, text: str | bytes) -> Path:
     file = folder / "questions.jsonl"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     return file
+
+
+def turns(*texts: str) -> list[dict[str, str]]:
+    return [dict(zip(("role", "content"), text.split(" "), strict=True)) for text in texts]
 
 
 @pytest.mark.parametrize(
@@ -26,10 +34,38 @@ def file_of(folder: Path, text: str | bytes) -> Path:
         ({"instruction": "q", "input": "about this", "output": "r"}, Question("q\nabout this", "r")),
         ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]}, Question("q", "r")),
         ({"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]}, Question("q")),
+        ({"messages": turns("user q1", "assistant r1", "user q2")}, Question("q1", "r1")),
+        ({"messages": turns("user q1", "assistant r1", "user q2", "assistant r2")}, Question("q2", "r2")),
+        ({"messages": turns("assistant r1", "user q1", "user q2")}, Question("q2")),
+        ({"prompt": "q", "output": "r", "answer": "s"}, Question("q", "r")),
+        ({"instruction": "q", "question": "other", "reference": "r"}, Question("q", "r")),
     ],
 )
 def test_the_common_shapes_are_read(tmp_path: Path, line: dict[str, object], question: Question) -> None:
     assert read_questions(file_of(tmp_path, "\ufeff" + json.dumps(line) + "\n\n")) == [question]
+
+
+def lines_of_every_shape() -> Iterator[dict[str, object]]:
+    names = (*jsonl_file.PROMPTS, "input", *jsonl_file.REFERENCES)
+    for count in range(len(names) + 1):
+        for chosen in combinations(names, count):
+            yield {name: f"the {name}" for name in chosen}
+    for count in range(5):
+        for roles in product(("system", "user", "assistant"), repeat=count):
+            yield {"messages": turns(*(f"{role} text-{number}" for number, role in enumerate(roles)))}
+
+
+def test_lines_that_the_tools_take_are_the_same_questions_here(tmp_path: Path) -> None:
+    taken = 0
+    for line in lines_of_every_shape():
+        file = file_of(tmp_path, json.dumps(line))
+        try:
+            (expected,) = jsonl_file.read_jsonl(file)
+        except UsageError:
+            continue
+        assert read_questions(file) == [Question(expected.prompt, expected.reference)]
+        taken += 1
+    assert taken
 
 
 def test_only_line_feeds_end_a_line(tmp_path: Path) -> None:
