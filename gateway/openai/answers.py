@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
-from gateway.openai.logprobs import chat_logprobs, completion_logprobs
-from gateway.triton.samples import Piece, TokenLogprobs
+from gateway.openai.logprobs import ChatLogprobs, CompletionLogprobs
+from gateway.triton.samples import Piece, RawLogprobs, TokenSlice
 
 
 @dataclass
@@ -18,14 +20,13 @@ class Choice:
 
     text: str = ""
     finish_reason: str | None = None
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
-    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[RawLogprobs] = field(default_factory=list)
 
     def add(self, piece: Piece) -> None:
         self.text += piece.text
         self.finish_reason = piece.finish_reason or self.finish_reason
-        self.logprobs += piece.logprobs
-        self.token_ids += piece.token_ids
+        if piece.logprobs is not None:
+            self.logprobs.append(piece.logprobs)
 
 
 class Usage:
@@ -52,7 +53,13 @@ class Usage:
 class AnswerForm(Protocol):
     """What differs between chats and completions."""
 
-    def whole(self, choices: Sequence[Choice], usage: Usage) -> dict[str, Any]:
+    def add_logprobs(self, row: int, tokens: TokenSlice) -> None:
+        """Take log probabilities of a row's next tokens; its choice, or its next event, shows them."""
+
+    def choice(self, row: int, choice: Choice) -> dict[str, Any]:
+        """One choice of an answer that is not streamed."""
+
+    def whole(self, choices: Sequence[dict[str, Any]], usage: Usage) -> dict[str, Any]:
         """The answer of a request that is not streamed."""
 
     def events(self, piece: Piece) -> Iterator[dict[str, Any]]:
@@ -67,20 +74,23 @@ class ChatForm:
 
     def __init__(self, model: str, top_logprobs: int | None) -> None:
         self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
-        self._top = top_logprobs
+        self._has_logprobs = top_logprobs is not None
+        self._logprobs = defaultdict[int, ChatLogprobs](partial(ChatLogprobs, top_logprobs or 0))
         self._begun: set[int] = set()
 
-    def whole(self, choices: Sequence[Choice], usage: Usage) -> dict[str, Any]:
-        shown = [
-            {
-                "index": index,
-                "message": {"role": "assistant", "content": choice.text, "refusal": None},
-                "logprobs": self._logprobs(choice.logprobs, choice.token_ids),
-                "finish_reason": choice.finish_reason,
-            }
-            for index, choice in enumerate(choices)
-        ]
-        return {**self._head, "object": "chat.completion", "choices": shown, "usage": usage.shown()}
+    def add_logprobs(self, row: int, tokens: TokenSlice) -> None:
+        self._logprobs[row].add(tokens)
+
+    def choice(self, row: int, choice: Choice) -> dict[str, Any]:
+        return {
+            "index": row,
+            "message": {"role": "assistant", "content": choice.text, "refusal": None},
+            "logprobs": self._logprobs[row].take() if self._has_logprobs else None,
+            "finish_reason": choice.finish_reason,
+        }
+
+    def whole(self, choices: Sequence[dict[str, Any]], usage: Usage) -> dict[str, Any]:
+        return {**self._head, "object": "chat.completion", "choices": choices, "usage": usage.shown()}
 
     def events(self, piece: Piece) -> Iterator[dict[str, Any]]:
         if piece.row not in self._begun:
@@ -88,7 +98,7 @@ class ChatForm:
             yield self._chunk([self._delta(piece.row, {"role": "assistant", "content": ""})])
         if piece.text or piece.finish_reason or piece.logprobs:
             choice = self._delta(piece.row, {"content": piece.text} if piece.text else {})
-            choice["logprobs"] = self._logprobs(piece.logprobs, piece.token_ids) if piece.logprobs else None
+            choice["logprobs"] = self._logprobs[piece.row].take() if piece.logprobs else None
             choice["finish_reason"] = piece.finish_reason or None
             yield self._chunk([choice])
 
@@ -101,9 +111,6 @@ class ChatForm:
     @staticmethod
     def _delta(index: int, delta: dict[str, str]) -> dict[str, Any]:
         return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
-
-    def _logprobs(self, positions: Sequence[TokenLogprobs], token_ids: Sequence[int]) -> dict[str, Any] | None:
-        return None if self._top is None else chat_logprobs(positions, token_ids, self._top)
 
 
 class CompletionForm:
@@ -119,26 +126,26 @@ class CompletionForm:
         self._has_logprobs = logprobs
         self._n = n
         self._prompts = prompts
-        self._offsets: dict[int, int] = {}
+        self._logprobs = defaultdict[int, CompletionLogprobs](CompletionLogprobs)
+        self._begun: set[int] = set()
 
-    def whole(self, choices: Sequence[Choice], usage: Usage) -> dict[str, Any]:
-        shown = [
-            self._choice(index, choice.text, choice.finish_reason, self._logprobs(choice, 0))
-            for index, choice in enumerate(choices)
-        ]
-        return {**self._head, "choices": shown, "usage": usage.shown()}
+    def add_logprobs(self, row: int, tokens: TokenSlice) -> None:
+        self._logprobs[row].add(tokens)
+
+    def choice(self, row: int, choice: Choice) -> dict[str, Any]:
+        return self._choice(row, choice.text, choice.finish_reason, self._taken(row))
+
+    def whole(self, choices: Sequence[dict[str, Any]], usage: Usage) -> dict[str, Any]:
+        return {**self._head, "choices": choices, "usage": usage.shown()}
 
     def events(self, piece: Piece) -> Iterator[dict[str, Any]]:
-        if piece.row not in self._offsets:
-            self._offsets[piece.row] = 0
+        if piece.row not in self._begun:
+            self._begun.add(piece.row)
             if self._prompts:
                 prompt = self._prompts[piece.row // self._n]
                 yield {**self._head, "choices": [self._choice(piece.row, prompt, None, None)]}
         if piece.text or piece.finish_reason or piece.logprobs:
-            logprobs = self._logprobs(piece, self._offsets[piece.row])
-            if logprobs is not None:
-                self._offsets[piece.row] += sum(map(len, logprobs["tokens"]))
-            choice = self._choice(piece.row, piece.text, piece.finish_reason or None, logprobs)
+            choice = self._choice(piece.row, piece.text, piece.finish_reason or None, self._taken(piece.row))
             yield {**self._head, "choices": [choice]}
 
     def usage_event(self, usage: Usage) -> dict[str, Any]:
@@ -148,7 +155,5 @@ class CompletionForm:
     def _choice(index: int, text: str, finish_reason: str | None, logprobs: dict[str, Any] | None) -> dict[str, Any]:
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
-    def _logprobs(self, source: Choice | Piece, text_offset: int) -> dict[str, Any] | None:
-        if not self._has_logprobs:
-            return None
-        return completion_logprobs(source.logprobs, source.token_ids, text_offset)
+    def _taken(self, row: int) -> dict[str, Any] | None:
+        return self._logprobs[row].take() if self._has_logprobs else None

@@ -5,10 +5,63 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.triton.samples import TokenLogprobs
+import orjson
+
+from gateway.triton.samples import TokenLogprobs, TokenSlice
 
 _LOWEST = -9999.0  # what OpenAI's and vLLM's answers say for minus infinity, which JSON cannot
 _LAST_RANK = 2**31
+
+
+class ChatLogprobs:
+    """One row's, in the form of chats, made some tokens at a time."""
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self._content = _JsonList()
+
+    def add(self, tokens: TokenSlice) -> None:
+        """Put the next tokens behind those before."""
+        self._content.extend(chat_logprobs(tokens.positions, tokens.token_ids, self._top)["content"])
+
+    def take(self) -> dict[str, Any]:
+        """What was added since the last time, for orjson."""
+        return {"content": self._content.take(), "refusal": None}
+
+
+class CompletionLogprobs:
+    """One row's, in the form of completions, made some tokens at a time."""
+
+    def __init__(self) -> None:
+        self._text_offset = 0
+        self._lists = {name: _JsonList() for name in completion_logprobs((), (), 0)}
+
+    def add(self, tokens: TokenSlice) -> None:
+        """Put the next tokens behind those before."""
+        made = completion_logprobs(tokens.positions, tokens.token_ids, self._text_offset)
+        self._text_offset += sum(map(len, made["tokens"]))
+        for name, items in made.items():
+            self._lists[name].extend(items)
+
+    def take(self) -> dict[str, Any]:
+        """What was added since the last time, for orjson."""
+        return {name: items.take() for name, items in self._lists.items()}
+
+
+class _JsonList:
+    """A list that is kept as JSON: its items as objects would take ten times the memory."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def extend(self, items: Sequence[Any]) -> None:
+        if items:
+            self._parts.append(orjson.dumps(items)[1:-1])
+
+    def take(self) -> orjson.Fragment:
+        whole = b"[%b]" % b",".join(self._parts)
+        self._parts.clear()
+        return orjson.Fragment(whole)
 
 
 def chat_logprobs(positions: Sequence[TokenLogprobs], token_ids: Sequence[int], top: int) -> dict[str, Any]:

@@ -5,11 +5,12 @@ Beside the plain conversations of :mod:`gateway.triton.wire`, which answer large
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
-from typing import Any, Literal, NamedTuple
+from itertools import islice
+from typing import Any, Literal, NamedTuple, cast
 
 import orjson
 from tritonclient.grpc import service_pb2
@@ -29,6 +30,12 @@ from gateway.triton.wire import (
 InputKind = Literal["messages", "text", "token_ids"]
 TokenLogprobs = Mapping[str, Mapping[str, Any]]
 """Token id (as text) → ``logprob``, ``rank``, ``decoded_token``: the chosen token and the likeliest ones."""
+
+_SLICE = 32  # tokens: with 20 likeliest ones each, one or two milliseconds of reading and writing
+# Where the mapping of a token begins: its keys are numbers, those of the objects inside are words, and a quote that is
+# part of a text has a backslash before it.
+_TOKEN = re.compile(rb'\{"(?=[0-9])')
+_NOTHING = len(b"null")  # or an empty list
 
 
 @dataclass(frozen=True)
@@ -53,10 +60,27 @@ class SampleRequest:
         return len(self.inputs) * self.n
 
 
+class RawLogprobs(NamedTuple):
+    """Log probabilities of a row's new tokens, and the tokens' ids: JSON lists, as the model sent them.
+
+    A long row has megabytes of them, so they are read a slice at a time (:func:`token_slices`).
+    """
+
+    positions: bytes | memoryview
+    token_ids: bytes | memoryview
+
+
+class TokenSlice(NamedTuple):
+    """Some tokens of a row: log probabilities and ids, one item a token."""
+
+    positions: Sequence[TokenLogprobs]
+    token_ids: Sequence[int]
+
+
 class Piece(NamedTuple):
     """A row, or what is new of it. ``finish_reason`` is empty while it goes on; the last count is of new tokens.
 
-    ``logprobs`` and ``token_ids`` have one item a new token, if log probabilities were asked for.
+    ``logprobs`` is ``None`` if none were asked for, or there is no new token.
     """
 
     row: int
@@ -64,8 +88,7 @@ class Piece(NamedTuple):
     finish_reason: str
     num_input_tokens: int
     num_output_tokens: int
-    logprobs: Sequence[TokenLogprobs] = ()
-    token_ids: Sequence[int] = ()
+    logprobs: RawLogprobs | None = None
     error: RowError | None = None
 
 
@@ -82,6 +105,8 @@ def encode_samples(wanted: SampleRequest) -> Any:
         "return_finish_reason": True,
         "return_num_input_tokens": True,
         "return_num_output_tokens": True,
+        # Large answers may come in several responses, as one is read as a whole.
+        "partial": wanted.logprobs and not wanted.stream,
         "return_logprobs": wanted.logprobs,
         "return_token_ids": wanted.logprobs,
     }
@@ -102,8 +127,7 @@ def decode_pieces(response: Any) -> list[Piece]:
             [reason.decode() for reason in unpack_strings(raw["finish_reason"])],
             unpack_integers(raw["num_input_tokens"]),
             unpack_integers(raw["num_output_tokens"]),
-            _json_column(raw, "logprobs", len(texts)),
-            _json_column(raw, "token_ids", len(texts)),
+            _logprobs(raw, len(texts)),
             _errors(raw, len(texts)),
         )
         return [Piece(*row) for row in zip(*columns, strict=True)]
@@ -111,10 +135,40 @@ def decode_pieces(response: Any) -> list[Piece]:
         raise WireError(f"a response of the model cannot be read: {exc!r}") from exc
 
 
-def _json_column(raw: Mapping[str, bytes], name: str, rows: int) -> Sequence[Sequence[Any]]:
-    if name not in raw:
-        return list(repeat((), rows))
-    return [orjson.loads(item) or () for item in unpack_strings(raw[name])]
+def token_slices(raw: RawLogprobs) -> Iterator[TokenSlice]:
+    """Read the log probabilities of a row, some tokens at a time. Raises :class:`WireError`."""
+    try:
+        token_ids = orjson.loads(raw.token_ids)
+        for number, part in enumerate(_parts(raw.positions)):
+            first = number * _SLICE
+            yield TokenSlice(orjson.loads(part), token_ids[first : first + _SLICE])
+    except ValueError as exc:
+        raise WireError(f"the model's log probabilities cannot be read: {exc!r}") from exc
+
+
+def _parts(positions: bytes | memoryview) -> Iterator[bytes]:
+    """Cut a JSON list of tokens' mappings into lists of :data:`_SLICE`, the last one shorter."""
+    begin = 0
+    for token in islice(_TOKEN.finditer(positions), _SLICE, None, _SLICE):
+        yield b"[%b]" % _without_brackets(positions[begin : token.start()])
+        begin = token.start()
+    yield b"[%b]" % _without_brackets(positions[begin:])
+
+
+def _without_brackets(items: bytes | memoryview) -> bytes:
+    return bytes(items).strip(b"[], \t\r\n")  # mappings begin and end with braces
+
+
+def _logprobs(raw: Mapping[str, bytes], rows: int) -> Sequence[RawLogprobs | None]:
+    if "logprobs" not in raw:
+        return [None] * rows
+    pairs = zip(_views(raw["logprobs"]), _views(raw["token_ids"]), strict=True)
+    return [None if len(positions) <= _NOTHING else RawLogprobs(positions, ids) for positions, ids in pairs]
+
+
+def _views(raw: bytes) -> Sequence[memoryview]:
+    """The elements of a BYTES tensor, not copied: all of them together can be hundreds of megabytes."""
+    return cast("list[memoryview]", unpack_strings(cast("bytes", memoryview(raw))))  # it slices whatever it is given
 
 
 def _errors(raw: Mapping[str, bytes], rows: int) -> Sequence[RowError | None]:

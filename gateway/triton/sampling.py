@@ -1,4 +1,4 @@
-"""Samples from whichever Triton is ready, piece by piece; sent again only while nothing has been handed on."""
+"""Samples from whichever Triton is ready; sent again only while nothing has been handed on."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ class Sampler:
         self._metrics = metrics
 
     async def pieces(self, wanted: SampleRequest, deadline: float) -> Pieces:
-        """Yield pieces as they come; closing or cancelling stops the generation.
+        """Yield pieces as they come, of a request that is not streamed all at its end.
 
+        Closing or cancelling stops the generation.
         ``deadline`` is of ``time.monotonic``. Raises the :class:`GatewayError` that ended the request.
         """
         for attempt in range(ATTEMPTS):
@@ -40,7 +41,8 @@ class Sampler:
             upstream = self._upstreams.choose()
             handed_on = False
             try:
-                async with aclosing(_submit(upstream, wanted, deadline)) as found:
+                sent = _submit(upstream, wanted, deadline)
+                async with aclosing(sent if wanted.stream else _together(sent)) as found:
                     async for pieces in found:
                         handed_on = True
                         yield pieces
@@ -74,6 +76,12 @@ async def _submit(upstream: Upstream, wanted: SampleRequest, deadline: float) ->
         raise ModelFailed("the model failed on this request") from exc
     finally:
         upstream.prompts_in_flight -= wanted.rows
+
+
+async def _together(sent: Pieces) -> Pieces:
+    """All pieces at the end: until then the request can be sent again."""
+    async with aclosing(sent):
+        yield [piece async for pieces in sent for piece in pieces]
 
 
 def _raise_first_error(pieces: Sequence[Piece]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from functools import partial
 
 import msgspec
@@ -24,6 +24,7 @@ from .tokenization import Tokenization
 
 _PARTIAL_INTERVAL_S = 0.02  # finished rows of a partial call wait this long for others
 _PARTIAL_ROWS = 128  # at most, in one response: the caller reads some while the next are decoded
+_LOGPROB_TOKENS = 4096  # with log probabilities, some six megabytes
 
 SINGLE, BATCH = 0, 1  # priorities: single prompts go before the waiting rows of a large batch
 
@@ -88,9 +89,9 @@ class Generator:
                 remaining -= len(group)
                 size = _PARTIAL_ROWS if call.partial else len(group)
                 for first in range(0, len(group), size):
-                    if first:
+                    for rows in _responses(call, self._rows(call, group[first : first + size], n)):
+                        yield rows
                         await asyncio.sleep(0)
-                    yield self._rows(call, group[first : first + size], n)
         finally:
             for run in runs:
                 run.cancel()
@@ -189,6 +190,23 @@ class Generator:
 def _give_up(run: PromptRun, position: int, finished: FinishedPrompts) -> None:
     if run.cancel():
         finished.add(FinishedPrompt(position, None, error=GenerationFailed("the row was cancelled")))
+
+
+def _responses(call: InferenceCall, rows: list[Row]) -> Iterator[list[Row]]:
+    """The rows as they go out: together, or with log probabilities and ``partial`` so many tokens at a time.
+
+    Each token then has up to 20 others beside it, and megabytes in one piece hold up those who read them.
+    """
+    if not (call.partial and call.flags.logprobs):
+        yield rows
+        return
+    first = tokens = 0
+    for place, row in enumerate(rows):
+        if tokens and tokens + len(row.token_ids) > _LOGPROB_TOKENS:
+            yield rows[first:place]
+            first, tokens = place, 0
+        tokens += len(row.token_ids)
+    yield rows[first:]
 
 
 def _interval_s(call: InferenceCall) -> float | None:

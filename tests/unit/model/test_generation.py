@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llm_model import generation
 from llm_model.adapters import Adapters
 from llm_model.engines.base import GenerationRequest, Sample
 from llm_model.engines.pool import EnginePool
@@ -15,7 +16,7 @@ from llm_model.errors import EngineUnavailable, InvalidArgument
 from llm_model.generation import BATCH, SINGLE, Generator, visible_token_ids
 from llm_model.parameters import DEFAULT, SamplingParameters
 from llm_model.prompts import CHUNK, Prompt, PromptBuilder
-from llm_model.rows import InferenceCall
+from llm_model.rows import InferenceCall, OutputFlags
 from llm_model.tokenization import Tokenization
 from tests.unit.model.fake_engines import ScriptedEngine, echo
 from tests.unit.model.generating import MAX_MODEL_LEN, CountingTokenization, call, groups, rows
@@ -327,3 +328,15 @@ async def test_a_prompt_that_cannot_fit_is_not_tokenized(tokenization: Tokenizat
     told = [item.message for item in made if isinstance(item, InvalidArgument)]
     assert f"the prompt has {limit + 1} characters; 49 tokens are allowed, which hold at most {limit}" == told[1]
     assert "tokens; allowed are 1 to 49" in told[0]
+
+
+@pytest.mark.parametrize("is_partial, sizes", [(True, [2, 2, 1]), (False, [5])])
+async def test_samples_with_log_probabilities_come_apart(
+    generator: Generator, monkeypatch: pytest.MonkeyPatch, is_partial: bool, sizes: list[int]
+) -> None:
+    monkeypatch.setattr(generation, "_LOGPROB_TOKENS", 2)  # of samples of one
+    params = SamplingParameters(n=5, max_tokens=3, logprobs=1, temperature=1.0)
+    asked = call(["a"], params, partial=is_partial, flags=OutputFlags(logprobs=True))
+    found = await groups(generator, asked)
+    assert [len(group) for group in found] == sizes
+    assert [row.index for group in found for row in group] == [0, 1, 2, 3, 4]
