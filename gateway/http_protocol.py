@@ -1,5 +1,5 @@
-"""uvicorn's HTTP protocol with what it leaves out: limits for headers and for clients that do not read, and JSON for
-requests that are no HTTP.
+"""uvicorn's HTTP protocol with what it leaves out: limits for headers and for clients that do not read, JSON for
+requests that are no HTTP, and care for clients that send requests ahead.
 """
 
 from __future__ import annotations
@@ -7,12 +7,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable
-from typing import Any, cast
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Any, NamedTuple
 
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.errors import error_body
+from gateway.http_parser import RequestParser
 
 logger = logging.getLogger("gateway.request")
 
@@ -21,6 +24,7 @@ MAX_HEADER_BYTES = 64 * 1024
 UNREAD_S = 60.0  # the kernel takes and gives megabytes at a time, so shorter would end slow readers, too
 _DISCARD_S = 10.0  # for the rest of a body that was refused; closing at once would lose the answer on its way
 _LINE_BYTES = len(b": \r\n")
+_MAX_WAITING = 16  # requests that a client has sent ahead
 
 
 class _Timer:
@@ -40,16 +44,46 @@ class _Timer:
             self._handle = None
 
 
+class _Flow(FlowControl):
+    """Reads on while a request runs, as only who reads notices that the client goes away; but not without end.
+
+    ``waiting`` are uvicorn's pairs of a request that was sent ahead and its application.
+    """
+
+    def __init__(self, transport: asyncio.Transport, waiting: Collection[tuple[RequestResponseCycle, Any]]) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        few = len(self._waiting) < _MAX_WAITING
+        if few and sum(len(cycle.body) for cycle, _ in self._waiting) <= HIGH_WATER_LIMIT:
+            super().resume_reading()
+
+
+class _Refusal(NamedTuple):
+    status: int
+    kind: str
+    message: str
+
+
 class GatewayHttpProtocol(HttpToolsProtocol):
     """One connection.
+
+    A client may send requests ahead: the first of ``_unanswered`` runs, the others wait. Time limits and refusals are
+    for the request that is being read, and take effect once those before it are answered.
 
     ``_patience`` runs while headers, or the rest of a refused body, are awaited; ``_unread`` while the client has to
     read before more can be sent, or before the connection can be closed. ``drop_connection`` in a request's state ends
     the connection at once, as if the client had gone away.
     """
 
+    parser: RequestParser
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.parser = RequestParser(self)
+        self._unanswered: deque[RequestResponseCycle] = deque()
+        self._refusal: _Refusal | None = None
         self._patience = _Timer(self.loop)
         self._unread = _Timer(self.loop)
         self._awaits_headers = True
@@ -58,14 +92,22 @@ class GatewayHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
         self._patience.start(HEADERS_TIMEOUT_S, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._patience.stop()
         self._unread.stop()
         super().connection_lost(exc)
+        for cycle in self._unanswered:  # uvicorn tells the last one only
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._unanswered.clear()
+        self.pipeline.clear()
 
     def data_received(self, data: bytes) -> None:
+        if self._refusal is not None:
+            return
         self._unparsed_bytes += len(data)
         super().data_received(data)
         if self._unparsed_bytes > MAX_HEADER_BYTES:
@@ -89,7 +131,8 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self.scope["state"]["drop_connection"] = self.transport.abort
         self._awaits_headers = True
         self._header_bytes = self._unparsed_bytes = 0
-        self._patience.start(HEADERS_TIMEOUT_S, self._headers_late)
+        if not self._unanswered:
+            self._patience.start(HEADERS_TIMEOUT_S, self._headers_late)
 
     def on_url(self, url: bytes) -> None:
         self._count_header(len(url))
@@ -101,9 +144,13 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.is_to_be_read_again():
+            return
+        super().on_headers_complete()
         self._awaits_headers = False
         self._patience.stop()
-        super().on_headers_complete()
+        self._unanswered.append(self.cycle)
+        self.flow.resume_reading()  # uvicorn stops when something is sent ahead
 
     def on_chunk_header(self) -> None:
         self._unparsed_bytes = 0
@@ -113,15 +160,21 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.is_to_be_read_again():
+            return
         self._patience.stop()
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
+        self._unanswered.popleft()
+        self._send_refusal()
         super().on_response_complete()
         if self.transport.is_closing():
             self._expect_reading()
-        elif self._has_unfinished_body():
-            self._patience.start(_DISCARD_S, self._close)
+            return
+        self.flow.resume_reading()  # one less waits
+        if not self._unanswered:
+            self._expect_rest()
 
     def timeout_keep_alive_handler(self) -> None:
         self._close()
@@ -141,6 +194,13 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         if self._header_bytes > MAX_HEADER_BYTES:
             raise ValueError("the headers are too large")  # ends the parser; uvicorn calls send_400_response
 
+    def _expect_rest(self) -> None:
+        """Everything is answered: what has begun to come must end in time."""
+        if self._awaits_headers:
+            self._patience.start(HEADERS_TIMEOUT_S, self._headers_late)
+        elif self._has_unfinished_body():
+            self._patience.start(_DISCARD_S, self._close)
+
     def _has_unfinished_body(self) -> bool:
         return not self._awaits_headers and self.cycle.more_body
 
@@ -148,13 +208,18 @@ class GatewayHttpProtocol(HttpToolsProtocol):
         self._refuse(431, "headers_too_large", f"the headers are larger than {MAX_HEADER_BYTES} bytes")
 
     def _refuse(self, status: int, kind: str, message: str) -> None:
+        """Read no more; answer and close when it is this request's turn."""
+        if self._refusal is None:
+            self._refusal = _Refusal(status, kind, message)
+            self._send_refusal()
+
+    def _send_refusal(self) -> None:
         """Answer on the transport itself, as no application can; then close. An answer that has begun is only ended."""
-        if self.transport.is_closing():
+        if self._refusal is None or self._waits_for_others() or self.transport.is_closing():
             return
-        running = cast("RequestResponseCycle | None", self.cycle)  # there is none before the first request
-        if running is not None and running.response_complete:
-            running = None
+        running = self._unanswered[0] if self._unanswered else None
         if running is None or not running.response_started:
+            status, kind, message = self._refusal
             record = running.scope["state"].get("record") if running else None
             request_id = record.request_id if record else uuid.uuid4().hex
             body = error_body(kind, message, request_id)
@@ -162,6 +227,10 @@ class GatewayHttpProtocol(HttpToolsProtocol):
             self.transport.write(STATUS_LINE[status] + head.encode() + b"connection: close\r\n\r\n" + body)
             logger.info("refused", extra={"fields": {"id": request_id, "status": status, "reason": message}})
         self._close()
+
+    def _waits_for_others(self) -> bool:
+        """Whether the request that is being read comes after ones that are not answered yet."""
+        return len(self._unanswered) > (1 if self._has_unfinished_body() else 0)
 
     def _close(self) -> None:
         """Close once the client has read what was sent, or does not read any more."""
