@@ -111,6 +111,7 @@ async def plain(environment: None, long_model: Path, tmp_path_factory: pytest.Te
     settings = ModelSettings.from_env(
         {
             "MODEL_DIR": str(long_model),
+            "DTYPE": "float32",  # with bf16, the choice of newer CPUs, the cache would hold twice as much
             "LORA_MODULES": json.dumps(modules),
             "VLLM_MAX_NUM_SEQS": "8",
             "VLLM_MAX_NUM_BATCHED_TOKENS": "4096",
@@ -140,6 +141,7 @@ async def speculating(plain: Heard, course_qa_model: Path) -> AsyncIterator[Hear
     settings = ModelSettings.from_env(
         {
             "MODEL_DIR": str(course_qa_model),
+            "DTYPE": "float32",
             "ENABLE_SPECULATIVE_DECODING": "1",
             "SPEC_METHOD": "draft_model",
             "SPEC_DRAFT_MODEL_DIR": str(course_qa_model),
