@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -169,7 +170,6 @@ _POST = b"POST /predict HTTP/1.1\r\nHost: x\r\n"
     "request_bytes",
     [
         _POST + b'Content-Length: 99\r\n\r\n{"prompt": "a"}',
-        _POST + b'Content-Length: 10\r\n\r\n{"prompt": "a"}',
         _POST + b"Content-Length: -1\r\n\r\n",
         _POST + b"Content-Length: ten\r\n\r\n",
         _POST + b"Content-Length: 1\r\nContent-Length: 2\r\n\r\nab",
@@ -189,6 +189,11 @@ async def test_broken_framing_is_400_in_json(gateway: Gateway, triton: FakeTrito
     assert error["type"] == "invalid_request"
     assert f"x-request-id: {error['request_id']}".encode() in head
     assert (await gateway.client.get("/health/live")).status_code == 200
+
+
+async def test_a_body_longer_than_its_length_is_read_as_a_request_and_then_no_http(gateway: Gateway) -> None:
+    answer = await gateway.raw(_POST + b'Content-Length: 10\r\n\r\n{"prompt": "a"}', end=True)
+    assert re.findall(rb"HTTP/1.1 (\d+) ", answer) == [b"422", b"400"]
 
 
 _FILLER = b"".join(b"X-Filler-%d: %s\r\n" % (number, b"a" * 990) for number in range(70))
