@@ -70,6 +70,7 @@ class EventStream(Response):
 
     async def _send_all(self, receive: Receive, send: Send, drop_connection: Callable[[], None]) -> None:
         """Send events and the end, or an error event in its place."""
+        error_event = b""
         try:
             await run_while_connected(receive, self._send_events(send))
         except ClientGone:
@@ -79,8 +80,7 @@ class EventStream(Response):
                 raise
             if not isinstance(exc, GatewayError):
                 logger.exception("a stream failed unexpectedly")
-            await self._send_end(send, self._encode_error(as_gateway_error(exc)))
-            return
+            error_event = self._encode_error(as_gateway_error(exc))
         except asyncio.CancelledError:
             if not self._has_head:
                 raise
@@ -91,7 +91,7 @@ class EventStream(Response):
             except asyncio.TimeoutError:  # a client that reads nothing
                 drop_connection()
             return
-        await self._send_end(send)
+        await self._send_end(send, error_event)
 
     async def _send_events(self, send: Send) -> None:
         is_first = True
@@ -110,9 +110,9 @@ class EventStream(Response):
             self._last_sent = asyncio.get_running_loop().time()
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
-    async def _send_end(self, send: Send, last: bytes = b"") -> None:
-        if last:
-            await self._send(send, last)
+    async def _send_end(self, send: Send, error_event: bytes) -> None:
+        if error_event:
+            await self._send(send, error_event)
         async with self._lock:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -20,6 +20,7 @@ from gateway.triton.client import TritonClient
 from gateway.triton.sharing import SharedCalls
 from gateway.triton.wire import Conversations, encode_request
 
+ATTEMPTS = 3  # a prompt that takes the model down each time must not do so for ever
 _PROBE = Conversations(
     messages=[orjson.dumps([{"role": "user", "content": "1"}])],
     sampling_parameters=[orjson.dumps({"max_tokens": 1, "temperature": 0.0})],
@@ -27,9 +28,6 @@ _PROBE = Conversations(
 )
 _PROBE_DEADLINE_S = 600.0  # a probe behind a long queue is given up earlier only when the model makes no progress
 _STATUS_TIMEOUT_S = 2.0
-
-
-ATTEMPTS = 3  # a prompt that takes the model down each time must not do so for ever
 
 
 class Upstream:

@@ -14,16 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks.peers import free_ports
 from tests.fakes.triton_server import FakeTriton, hang, wait_for
 from tests.integration.gateway.harness import error_of
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class GatewayProcess:
@@ -58,7 +53,7 @@ class GatewayProcess:
 
 @asynccontextmanager
 async def _gateway_process(triton: FakeTriton, **environ: str) -> AsyncIterator[GatewayProcess]:
-    port = _free_port()
+    (port,) = free_ports(1)
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "gateway"),
