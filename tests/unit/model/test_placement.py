@@ -76,14 +76,19 @@ def on_gpus(*names: str) -> list[Slot]:
     return found
 
 
-def carried_by(of: list[Slot], prompts: int) -> list[int]:
+def take(placement: Placement, of: list[Slot], tokens: int) -> str:
+    """The engine that a prompt of so many tokens is put on."""
+    slot = placement.choose(of, prompt([0] * tokens))
+    assert slot is not None
+    slot.take(tokens + 16)
+    return slot.name
+
+
+def carried_by(of: list[Slot], prompts: int, uneven: int = 1) -> list[int]:
     """How many of so many prompts, of which none ends, each engine gets."""
     placement = Placement()
     for number in range(prompts):
-        slot = placement.choose(of, prompt([number]))
-        assert slot is not None
-        slot.in_flight += 1
-        slot.outstanding += 17
+        take(placement, of, tokens=1 + number % uneven)
     return [slot.in_flight for slot in of]
 
 
@@ -99,6 +104,21 @@ def test_gpus_share_few_prompts_evenly() -> None:
 def test_many_prompts_are_spread_evenly() -> None:
     assert carried_by(on_gpus("0", "0", "0", "0"), 1024) == [256] * 4
     assert carried_by(on_gpus("0", "1", "0", "1"), 1024) == [256] * 4
+
+
+def test_no_row_waits_while_another_engine_has_a_place_for_it() -> None:
+    free, bounded = on_gpus("0", "0", "0", "0"), on_gpus("0", "0", "0", "0")
+    for slot in bounded:
+        slot.batch_places = 128
+    assert max(carried_by(free, 512, uneven=50)) > 128  # by their tokens alone
+    assert carried_by(bounded, 512, uneven=50) == [128] * 4
+
+
+def test_with_all_places_taken_the_least_loaded_engine_gets_the_next_row() -> None:
+    placement, of = Placement(), slots(2)
+    for slot in of:
+        slot.batch_places = 1
+    assert [take(placement, of, tokens) for tokens in (9, 5, 1, 1)] == ["a", "b", "b", "a"]
 
 
 def test_engines_without_a_gpu_of_their_own_share_from_the_first_prompt() -> None:

@@ -19,6 +19,7 @@ SINGLE, ROW = 0, 1
 @pytest.mark.parametrize("places, kept", [(1, 0), (15, 0), (16, 1), (64, 4), (272, 16), (1040, 16)])
 def test_a_few_places_are_kept(places: int, kept: int) -> None:
     assert kept_for_singles(places) == kept
+    assert BatchPlaces(places, EngineStats()).count == places - kept
 
 
 class Runs:

@@ -169,6 +169,22 @@ async def test_an_engines_own_count_of_tokens_goes_before_the_pools() -> None:
     assert outstanding(EnginePool([Counting("a"), ScriptedEngine("b")])) == {"a": 7, "b": 0}
 
 
+async def test_a_batch_fills_the_places_of_all_engines_before_a_row_waits() -> None:
+    class Bounded(ScriptedEngine):
+        def status(self) -> EngineStatus:
+            return EngineStatus(self.name, "ready", batch_places=2)
+
+    engines = [Bounded(name, for_ever) for name in "ab"]
+    pool = EnginePool(engines)
+    await pool.start()
+    runs = pool.begin_all((request, lambda _: None) for request in (prompt(50), prompt(), prompt(), prompt()))
+    await until(lambda: sum(engine.running for engine in engines) == 4)
+    assert [engine.running for engine in engines] == [2, 2]
+    for run in runs:
+        run.cancel()
+    await pool.stop()
+
+
 async def test_reading_the_figures_adds_none_while_the_event_loop_copies() -> None:
     engine = ScriptedEngine("a")
     pool, stats = EnginePool([engine]), engine.stats

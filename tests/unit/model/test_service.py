@@ -182,7 +182,7 @@ def test_info_is_answered_without_tensors(service: ModelService) -> None:
     (engine,) = info["engines"]
     assert engine.pop("seconds_since_step") < 60
     idle = {"running": 0, "waiting": 0, "outstanding_tokens": 0, "restarts": 0}
-    own = {"gpu": None, "pid": None, "max_model_len": None, "notes": []}
+    own = {"gpu": None, "pid": None, "batch_places": None, "max_model_len": None, "notes": []}
     assert engine == {"name": "echo-0", "state": "ready"} | idle | own
 
 

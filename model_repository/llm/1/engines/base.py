@@ -54,8 +54,9 @@ class EngineStatus:
     ``state`` is ``"starting"``, ``"ready"``, ``"restarting"`` (after it died) or ``"dead"``, which it stays.
     ``seconds_since_step`` is the age of the latest sign that the engine made progress (a step that produced tokens),
     ``None`` before the first. ``gpu`` names the devices it was given, ``None`` on a CPU; ``pid`` is its process where
-    it has one of its own. ``max_model_len`` is the context that the engine really has, in tokens, where it may be less
-    than what it was told; ``notes`` say why.
+    it has one of its own. ``batch_places`` is how many rows of batches it computes at a time, where that is bounded.
+    ``max_model_len`` is the context that the engine really has, in tokens, where it may be less than what it was told;
+    ``notes`` say why.
     """
 
     name: str
@@ -67,6 +68,7 @@ class EngineStatus:
     gpu: str | None = None
     pid: int | None = None
     restarts: int = 0
+    batch_places: int | None = None
     max_model_len: int | None = None
     notes: tuple[str, ...] = ()
 

@@ -4,6 +4,10 @@ Engines that share a GPU compute in turns, so a few prompts are answered sooner 
 on an H100 with four engines, single prompts of 64 tokens: four clients waited 0.30 s each when every engine had one of
 them, and 0.20 s with a single engine; with 128 clients it is 0.43 s against 0.57 s. So an engine is filled up to some
 prompts before the next one on its GPU gets any.
+
+Rows are shared out by their tokens, so some engines get a few more than others, but none more than it has places while
+another has some left: that row would wait for a whole answer. 4,096 rows for four engines of 1,024 places each took
+1.85 s where all found one at once, 1.90 to 2.00 s where one or two did not.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from .slots import Slot, expected_work
 _PREFIXES = (64, 256, 1024)
 _REMEMBERED = 8192
 _TOGETHER = 32  # prompts that one engine answers as soon as several would
+_NOBODY: frozenset[str] = frozenset()
 _outstanding = attrgetter("outstanding")
 
 
@@ -32,7 +37,7 @@ class Placement:
         """The slot for a prompt, of those that take prompts now; ``None`` if there are none."""
         if len(free) < 2:
             return free[0] if free else None
-        free = _not_scattered(free)
+        free = _not_scattered(_with_room(free))
         least = min(free, key=_outstanding)
         keys = list(_prefix_keys(request.token_ids))
         if not keys:
@@ -57,7 +62,8 @@ class Placement:
 
     def _remember(self, keys: Sequence[int], name: str) -> None:
         for key in keys:
-            self._seen[key] = self._seen.pop(key, frozenset()) | {name}
+            names = self._seen.pop(key, _NOBODY)
+            self._seen[key] = names if name in names else names | {name}
         while len(self._seen) > _REMEMBERED:
             self._seen.popitem(last=False)
 
@@ -65,6 +71,11 @@ class Placement:
 def takers(slots: Sequence[Slot]) -> list[Slot]:
     """Those that take prompts now."""
     return [slot for slot in slots if slot.is_alive and not slot.reserved]
+
+
+def _with_room(free: Sequence[Slot]) -> Sequence[Slot]:
+    """Those with a place for one more row; all, where there is none."""
+    return [slot for slot in free if slot.in_flight < slot.batch_places] or free
 
 
 def _not_scattered(free: Sequence[Slot]) -> Sequence[Slot]:

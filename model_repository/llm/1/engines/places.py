@@ -26,7 +26,8 @@ class BatchPlaces:
     """
 
     def __init__(self, places: int, stats: EngineStats) -> None:
-        self._free = asyncio.Semaphore(places - kept_for_singles(places))
+        self.count = places - kept_for_singles(places)  # for rows of batches
+        self._free = asyncio.Semaphore(self.count)
         self._stats = stats
 
     @contextlib.asynccontextmanager

@@ -33,8 +33,7 @@ _RESERVE_BYTES = 4 * _GIB
 _LEAST_KV_BYTES = _GIB
 # Places for rows. An engine that shares its GPU has as many as one alone where memory is ample: 4,096 rows for four
 # engines gave 139,700 tokens/s so, 120,400 with the fewer (0.5 B). Those are a sixteenth more than an even share of
-# 4,096 rows on two GPUs: rows are shared out by their tokens, so by number a few more come to one engine than to
-# another, and the row that finds no place waits for a whole answer. With 512 that made one batch in two a tenth slower.
+# 4,096 rows on two GPUs, so that a few rows of other batches find a place beside them.
 _FEW_SEQS = 544 + KEPT_AT_MOST
 _AMPLE_KV_BYTES = 8 * _GIB
 # What a place takes beyond the reserve: 0.7 GiB were measured for 480, with a vocabulary of 152,000.

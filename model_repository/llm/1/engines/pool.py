@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 
 import msgspec
@@ -52,6 +53,8 @@ class EnginePool:
         except BaseException:
             await self.stop()
             raise
+        for slot in self._slots:
+            slot.batch_places = slot.engine.status().batch_places or math.inf
         self._supervise()
 
     def _supervise(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -44,6 +45,7 @@ class Slot:
         self.gpu = engine.status().gpu
         self.outstanding = 0
         self.in_flight = 0
+        self.batch_places = math.inf  # rows of batches that it computes at a time; known once it has started
         self.reserved = False  # for prompts that are tried alone
         self.recovery: Recovery = "none"
         self.restarts = 0

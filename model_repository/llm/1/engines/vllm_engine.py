@@ -157,6 +157,7 @@ class VllmEngine:
             running=int(self.stats.gauges["vllm:num_requests_running"]),
             waiting=int(self.stats.gauges["vllm:num_requests_waiting"]),
             seconds_since_step=self.stats.seconds_since_step,
+            batch_places=self._places.count,
             max_model_len=self._llm.model_config.max_model_len if self._llm else None,
             notes=self._notes,
         )
