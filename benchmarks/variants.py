@@ -14,6 +14,9 @@ from benchmarks.results import Report
 from benchmarks.side_by_side import Part, Plan, measure, report_all
 
 SHAPES = ("0.5B", "1.7B", "4B")
+# As vLLM chooses them up to the service's largest; and some for steps with prefills.
+_GRAPHS = [1, 2, 4, *range(8, 256, 8), *range(256, 1041, 16)]
+_LARGER_GRAPHS = [*range(1152, 2049, 128), 2304, 2560, 3072, 3584, 4096, 5120, 6144, 8192]
 
 
 def _arguments(**values: object) -> Mapping[str, str]:
@@ -24,6 +27,7 @@ def _arguments(**values: object) -> Mapping[str, str]:
 VARIANTS: Mapping[str, Mapping[str, str]] = {
     "without NVIDIA's MPS": {"NVIDIA_MPS": "0"},
     "graphs to 512": _arguments(max_cudagraph_capture_size=512),
+    "graphs to 8,192": _arguments(cudagraph_capture_sizes=[*_GRAPHS, *_LARGER_GRAPHS]),
     "560 sequences an engine": {"VLLM_MAX_NUM_SEQS": "560"},
     "8,192 batched tokens": {"VLLM_MAX_NUM_BATCHED_TOKENS": "8192"},
     "32,768 batched tokens": {"VLLM_MAX_NUM_BATCHED_TOKENS": "32768"},
