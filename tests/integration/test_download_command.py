@@ -124,7 +124,9 @@ def test_the_bundled_model_becomes_an_ordinary_folder(tmp_path: Path, without_to
     first = downloader.run("--dest", dest)
     assert (first.code, first.out) == (0, f"{dest}\n"), first.err
     assert check_model_folder(dest) == []
-    assert json.loads((dest / "config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+    config = json.loads((dest / "config.json").read_text())
+    assert (config["architectures"], config["dtype"]) == (["LlamaForCausalLM"], "bfloat16")
+    assert (dest / "model.safetensors").stat().st_size < 280e6
     assert "<|im_start|>" in (dest / "chat_template.jinja").read_text()
     assert all(file.stat().st_mode & 0o044 == 0o044 for file in dest.iterdir() if file.suffix != ".json")
     second = downloader.run("--dest", dest, PYTHONPATH=without_torch)
