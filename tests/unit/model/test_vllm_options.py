@@ -131,6 +131,15 @@ def test_the_type_of_weights_follows_the_processor(dtype: str, device: Device, f
     assert choose_dtype(dtype, device, flags) == expected
 
 
+@pytest.mark.parametrize("release, expected", [((0, 11, 0), "float32"), ((0, 17, 1), "float32"), ((0, 18, 0), "auto")])
+def test_releases_that_die_of_structures_in_bf16_get_float32(
+    monkeypatch: pytest.MonkeyPatch, release: tuple[int, ...], expected: str
+) -> None:
+    monkeypatch.setattr(vllm_options, "installed_release", lambda: release)
+    assert choose_dtype("auto", "cpu", {"amx_bf16"}) == expected
+    assert choose_dtype("bfloat16", "cpu", {"amx_bf16"}) == "bfloat16"
+
+
 METAX_NODES = (["mxcd"], ["mxc0"], ["mxc0", "mxc1"])
 
 

@@ -151,11 +151,14 @@ def _memory_share(settings: ModelSettings, device: Device) -> float | None:
 
 
 def choose_dtype(dtype: str, device: Device, cpu_flags: set[str] | None = None) -> str:
-    """``auto`` on a CPU without bf16 instructions is float32: measured five times faster there than emulated bf16."""
+    """``auto`` on a CPU without bf16 instructions is float32: measured five times faster there than emulated bf16.
+
+    And before 0.18, whose engine dies of the first prompt with a structure: a CPU's logits had to be float32 for that.
+    """
     if dtype != "auto" or device != "cpu":
         return dtype
     flags = _cpu_flags() if cpu_flags is None else cpu_flags
-    return "auto" if flags & _BF16_CPU_FLAGS else "float32"
+    return "auto" if flags & _BF16_CPU_FLAGS and not () < installed_release() < (0, 18) else "float32"
 
 
 def _cpu_flags() -> set[str]:
