@@ -32,9 +32,10 @@ def main() -> None:
     """Print for each number of engines: until half and until all prompts are given to one, and the CPU time of one."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if len(os.sched_getaffinity(0)) > 2 else "false")
     sys.path.insert(0, str(workload.ROOT / "model_repository" / "llm"))
+    new_event_loop = importlib.import_module(f"{MODEL}.event_loop").new_event_loop
     for gpus in GPUS:
         with sinks(gpus * ENGINES_A_GPU) as sockets:
-            half, whole, cpu = zip(*asyncio.run(measure(sockets, gpus)), strict=True)
+            half, whole, cpu = zip(*new_event_loop().run_until_complete(measure(sockets, gpus)), strict=True)
         told = ", ".join(f"{statistics.median(found):.0f}" for found in (half, whole))
         print(
             f"{PROMPTS} prompts for {len(sockets)} engines on {gpus} GPUs: half and all given after {told} ms "

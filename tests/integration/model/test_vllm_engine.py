@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from llm_model.engines.base import GenerationRequest
 from llm_model.engines.pool import EnginePool
-from llm_model.engines.vllm_options import engine_options, prepare_environment
+from llm_model.engines.vllm_options import engine_options, installed_release, prepare_environment
 from llm_model.errors import EngineUnavailable, GenerationFailed, InvalidArgument
 from llm_model.generation import Generator
 from llm_model.parameters import SamplingParameters, StructuredOutputs
@@ -158,6 +158,7 @@ async def test_what_vllm_refuses_is_the_callers_fault(engine: Any, prompt: list[
     assert engine.is_alive()
 
 
+@pytest.mark.skipif(() < installed_release() < (0, 19), reason="this vLLM makes something of such a schema")
 async def test_what_vllm_gives_up_is_no_answer(engine: Any, prompt: list[int]) -> None:
     """A schema that refers to itself: vLLM takes the request on, and cannot compile its grammar."""
     request = asked(prompt, "given up", structured_outputs=StructuredOutputs(json='{"$ref": "#"}'))
