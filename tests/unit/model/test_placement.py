@@ -114,6 +114,13 @@ def test_no_row_waits_while_another_engine_has_a_place_for_it() -> None:
     assert carried_by(bounded, 512, uneven=50) == [128] * 4
 
 
+def test_few_prompts_share_an_engine_only_while_it_has_places_for_them() -> None:
+    of = on_gpus("0", "0", "0")
+    for slot in of:
+        slot.batch_places = 8
+    assert carried_by(of, 20) == [8, 8, 4]
+
+
 def test_with_all_places_taken_the_least_loaded_engine_gets_the_next_row() -> None:
     placement, of = Placement(), slots(2)
     for slot in of:
