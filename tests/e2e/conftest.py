@@ -17,15 +17,19 @@ class Stacks:
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
-        self._name = ""
+        self._asked: tuple[str, Mapping[str, str], Path] | None = None
         self._stack: Stack | None = None
 
     def get(self, name: str, settings: Mapping[str, str], root: Path = ROOT) -> Stack:
-        """The running service of that name, started if it is not the current one; ``root`` is the project's folder."""
-        if self._name != name or self._stack is None or self._stack.process.poll() is not None:
+        """The running service of that name and these settings, started if it is not the current one.
+
+        ``root`` is the project's folder.
+        """
+        asked = (name, settings, root)
+        if self._asked != asked or self._stack is None or self._stack.process.poll() is not None:
             self.stop()
             self._stack = Stack.start(settings, self._logs / f"{name}.log", root=root)
-            self._name = name
+            self._asked = asked
         return self._stack
 
     def forget(self) -> None:
@@ -80,15 +84,15 @@ def is_quick(default_model: Path) -> bool:
 
 
 @pytest.fixture
-def stack(stacks: Stacks, default_model: Path, is_quick: bool) -> Stack:
+def stack(request: pytest.FixtureRequest, shared_dir: Path | None) -> Stack:
     """The service with whatever model there is."""
-    name = "course-qa" if is_quick else "bundled-vllm"
-    return stacks.get(name, {"MODEL_DIR": str(default_model)})
+    found: Stack = request.getfixturevalue("course_qa" if shared_dir else "bundled_vllm")
+    return found
 
 
 @pytest.fixture
 def bundled_vllm(stacks: Stacks, bundled_model: Path) -> Stack:
-    # With bf16, the choice of newer CPUs, a prompt's greedy text depends on the prompts beside it.
+    # With bf16, the choice of newer CPUs, this model's greedy texts depend on what else is computed with them.
     return stacks.get("bundled-vllm", {"MODEL_DIR": str(bundled_model), "DTYPE": "float32"})
 
 
