@@ -8,34 +8,44 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import os
 import socket
 import statistics
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Iterator, Sequence
 
 import orjson
 
+import benchmarks.model_package  # noqa: F401 - makes `llm_model` importable
 from benchmarks import workload
 from benchmarks.peers import default_model
+from llm_model import parameters
+from llm_model.engines.base import Done, EngineStatus, GenerationRequest, Sample
+from llm_model.engines.pool import EnginePool
+from llm_model.engines.stats import EngineStats
+from llm_model.engines.vllm_options import prepare_environment
+from llm_model.engines.worker_client import WorkerClient
+from llm_model.event_loop import new_event_loop
+from llm_model.garbage import spare_long_lived
+from llm_model.generation import Generator
+from llm_model.rows import InferenceCall
+from llm_model.settings import ModelSettings
+from llm_model.tokenization import Tokenization
 
 PROMPTS, REPEATS = 4096, 7
 SHARES = 4  # requests that the gateway makes of such a batch
 ENGINES_A_GPU, GPUS = 4, (1, 2, 4)
-MODEL = "1"  # the package: Triton names the folder by the model's version
+MAX_MODEL_LEN = 2048
 
 
 def main() -> None:
     """Print for each number of engines: until half and until all prompts are given to one, and the CPU time of one."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true" if len(os.sched_getaffinity(0)) > 2 else "false")
-    sys.path.insert(0, str(workload.ROOT / "model_repository" / "llm"))
-    new_event_loop = importlib.import_module(f"{MODEL}.event_loop").new_event_loop
+    settings = ModelSettings.from_env({"MODEL_DIR": str(default_model())})
+    prepare_environment(settings)
+    tokenization = Tokenization.load(settings.model_dir, settings.trust_remote_code)
     for gpus in GPUS:
-        with sinks(gpus * ENGINES_A_GPU) as sockets:
-            half, whole, cpu = zip(*new_event_loop().run_until_complete(measure(sockets, gpus)), strict=True)
+        with sinks(gpus * ENGINES_A_GPU) as sockets, contextlib.closing(new_event_loop()) as loop:
+            half, whole, cpu = zip(*loop.run_until_complete(measure(tokenization, sockets, gpus)), strict=True)
         told = ", ".join(f"{statistics.median(found):.0f}" for found in (half, whole))
         print(
             f"{PROMPTS} prompts for {len(sockets)} engines on {gpus} GPUs: half and all given after {told} ms "
@@ -83,66 +93,67 @@ class Counter:
             self.all_given.set()
 
 
-def engine_of(connection: socket.socket, number: int, gpus: int) -> Any:
+class Sink:
     """An engine of the pool whose worker answers nothing. Its ``counter`` is told of every prompt."""
-    base, client, stats = (
-        importlib.import_module(f"{MODEL}.engines.{name}") for name in ("base", "worker_client", "stats")
-    )
 
-    class Sink:
-        name, dtype = f"sink-{number}", "none"
-        counter: Counter
+    dtype = "none"
+    counter: Counter
 
-        def __init__(self) -> None:
-            self.stats = stats.EngineStats()
-            self._client = client.WorkerClient(self.name, lambda _: None)
-            self.cancel, self.stream = self._client.cancel, self._client.open_stream
-            self.generate = self.stream  # neither is asked for
+    def __init__(self, name: str, gpu: str, connection: socket.socket) -> None:
+        self.name = name
+        self.stats = EngineStats()
+        self._gpu = gpu
+        self._connection = connection
+        self._client = WorkerClient(name, lambda _: None)
+        self.cancel = self._client.cancel
 
-        async def start(self) -> None:
-            await self._client.connect(connection)
+    async def start(self) -> None:
+        await self._client.connect(self._connection)
 
-        def begin(self, request: Any, done: Any) -> None:
-            self._client.begin(request, done)
-            self.counter.count()
+    def begin(self, request: GenerationRequest, done: Done) -> None:
+        self._client.begin(request, done)
+        self.counter.count()
 
-        async def stop(self) -> None:
-            self._client.close("the end")
+    async def generate(self, request: GenerationRequest) -> list[Sample]:
+        raise NotImplementedError
 
-        def is_alive(self) -> bool:
-            return True
+    def stream(self, request: GenerationRequest) -> AsyncGenerator[list[Sample], None]:
+        raise NotImplementedError
 
-        def status(self) -> Any:
-            return base.EngineStatus(self.name, "ready", gpu=str(number % gpus))
+    async def stop(self) -> None:
+        self._client.close("the end")
 
-    return Sink()
+    def is_alive(self) -> bool:
+        return True
+
+    def status(self) -> EngineStatus:
+        return EngineStatus(self.name, "ready", gpu=self._gpu)
 
 
-async def measure(sockets: Sequence[socket.socket], gpus: int) -> list[tuple[float, float, float]]:
+async def measure(
+    tokenization: Tokenization, sockets: Sequence[socket.socket], gpus: int
+) -> list[tuple[float, float, float]]:
     """For each repeat: milliseconds until half and until all prompts are given, and microseconds of CPU for one."""
-    engines = [engine_of(connection, number, gpus) for number, connection in enumerate(sockets)]
-    pool = importlib.import_module(f"{MODEL}.engines.pool").EnginePool(engines, len(engines))
+    engines = [Sink(f"sink-{number}", str(number % gpus), connection) for number, connection in enumerate(sockets)]
+    pool = EnginePool(engines, len(engines))
     await pool.start()
-    tokenization = importlib.import_module(f"{MODEL}.tokenization").Tokenization.load(str(default_model()), False)
-    generator = importlib.import_module(f"{MODEL}.generation").Generator(pool, tokenization, 2048)
-    importlib.import_module(f"{MODEL}.garbage").spare_long_lived()
+    generator = Generator(pool, tokenization, MAX_MODEL_LEN)
+    spare_long_lived()
     found = [await one_batch(generator, engines, number) for number in range(REPEATS + 1)]
     await pool.stop()
     return found[1:]  # the first one warms up
 
 
-async def one_batch(generator: Any, engines: Sequence[Any], number: int) -> tuple[float, float, float]:
+async def one_batch(generator: Generator, engines: Sequence[Sink], number: int) -> tuple[float, float, float]:
     """Hand out one batch, then give it up."""
-    parse = importlib.import_module(f"{MODEL}.parameters").parse
-    call = importlib.import_module(f"{MODEL}.rows").InferenceCall
     work = workload.make(PROMPTS, 64, number)
-    chats, params = [orjson.dumps(chat) for chat in work.chats], parse(orjson.dumps(work.sampling))
+    chats, params = [orjson.dumps(chat) for chat in work.chats], parameters.parse(orjson.dumps(work.sampling))
     size = PROMPTS // SHARES
     shares = [chats[first : first + size] for first in range(0, PROMPTS, size)]
     counter, cpu = Counter(), time.process_time()
     for engine in engines:
         engine.counter = counter
-    runs = [generator.run(call("", share, True, [params] * size, partial=True)) for share in shares]
+    runs = [generator.run(InferenceCall("", share, True, [params] * size, partial=True)) for share in shares]
     tasks = [asyncio.ensure_future(anext(run)) for run in runs]
     await counter.all_given.wait()
     cost = 1e6 * (time.process_time() - cpu) / PROMPTS

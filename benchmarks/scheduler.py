@@ -5,15 +5,13 @@ Only the scheduler's part of an engine runs: a batch of rows, with a model that 
 
 from __future__ import annotations
 
-import importlib
 import os
 import statistics
-import sys
 import time
 from typing import Any
 
+import benchmarks.model_package  # noqa: F401 - makes `llm_model` importable
 from benchmarks.peers import default_model
-from benchmarks.workload import ROOT
 
 ROWS, TOKENS, PROMPT_TOKENS, REPEATS = 256, 64, 50, 5
 BLOCK, BLOCKS = 16, 20_000
@@ -22,10 +20,11 @@ BLOCK, BLOCKS = 16, 20_000
 def main() -> None:
     """Print microseconds a row and step, for `schedule` and for `update_from_output`."""
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    sys.path.insert(0, str(ROOT / "model_repository" / "llm"))
-    ours = importlib.import_module("1.engines.vllm_scheduler").ShortWayAsyncScheduler
-    theirs = importlib.import_module("vllm.v1.core.sched.async_scheduler").AsyncScheduler
-    for name, kind in (("vLLM's", theirs), ("with the short way", ours)):
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+
+    from llm_model.engines.vllm_scheduler import ShortWayAsyncScheduler
+
+    for name, kind in (("vLLM's", AsyncScheduler), ("with the short way", ShortWayAsyncScheduler)):
         scheduler = scheduler_of(kind, engine_config(), BLOCK, BLOCKS)
         run(scheduler, 0)
         schedule, update = zip(*(run(scheduler, number) for number in range(1, REPEATS + 1)), strict=True)

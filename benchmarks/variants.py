@@ -15,7 +15,7 @@ from benchmarks.side_by_side import Part, Plan, measure, report_all
 
 SHAPES = ("0.5B", "1.7B", "4B")
 # As vLLM chooses them up to the service's largest; and some for steps with prefills.
-_GRAPHS = [1, 2, 4, *range(8, 256, 8), *range(256, 1041, 16)]
+_GRAPHS = [1, 2, 4, *range(8, 256, 8), *range(256, gpu_peers.ENGINE["max_cudagraph_capture_size"] + 1, 16)]
 _LARGER_GRAPHS = [*range(1152, 2049, 128), 2304, 2560, 3072, 3584, 4096, 5120, 6144, 8192]
 
 

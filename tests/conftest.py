@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+import benchmarks.model_package  # noqa: F401 - makes `llm_model` importable
 
 ROOT = Path(__file__).resolve().parent.parent
 # They drive real processes beside whatever else the machine does: one more try each, which the summary reports.
 SECOND_TRY = {"clients", "deploy", "e2e", "faults", "image", "integration", "tools", "webui"}
-MODEL_VERSION_DIR = ROOT / "model_repository" / "llm" / "1"
-
-
-def _alias_model_folder() -> None:
-    """Make ``model_repository/llm/1`` importable as ``llm_model``: a folder named ``1`` is no Python identifier."""
-    package = ModuleType("llm_model")
-    package.__path__ = [str(MODEL_VERSION_DIR)]
-    sys.modules.setdefault("llm_model", package)
-
-
-_alias_model_folder()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

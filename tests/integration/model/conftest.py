@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conftest import MODEL_VERSION_DIR
+from benchmarks.model_package import MODEL_VERSION_DIR
 
 if "triton_python_backend_utils" not in sys.modules:
     sys.modules["triton_python_backend_utils"] = importlib.import_module("tests.fakes.triton_python_backend_utils")

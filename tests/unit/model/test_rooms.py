@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import MODEL_VERSION_DIR, ROOT
+from benchmarks.model_package import MODEL_VERSION_DIR
+from tests.conftest import ROOT
 
 FILES = sorted(MODEL_VERSION_DIR.rglob("*.py"))
 NAMES = [str(file.relative_to(MODEL_VERSION_DIR)) for file in FILES]

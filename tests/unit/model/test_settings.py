@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.model_package import MODEL_VERSION_DIR
 from llm_model.settings import DEFAULT_SYSTEM_PROMPT, ModelSettings, SettingsError, SpeculationSettings, WarmupSettings
-from tests.conftest import MODEL_VERSION_DIR, ROOT
+from tests.conftest import ROOT
 
 BOOLEAN = "0 or 1"
 INTEGER = "a whole number from {} to 2147483647"

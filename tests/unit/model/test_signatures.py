@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.model_package import MODEL_VERSION_DIR
 from llm_model.engines.speculation import _SINCE
 from llm_model.engines.stats import EngineStats
 from llm_model.engines.vllm_figures import take_iteration_stats, take_scheduler_stats
@@ -23,7 +24,7 @@ from llm_model.engines.vllm_options import engine_options
 from llm_model.engines.vllm_sampling import sampling_fields, structure_fields
 from llm_model.parameters import StructuredOutputs, parse
 from llm_model.settings import ModelSettings
-from tests.conftest import MODEL_VERSION_DIR, ROOT
+from tests.conftest import ROOT
 
 FOLDER = Path(__file__).parent / "signatures"
 VERSIONS = ("0.10.0", "0.11.0", "0.19.0", "0.25.1", "0.32.0", "0.33.0")

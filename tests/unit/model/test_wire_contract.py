@@ -9,11 +9,11 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
+from benchmarks.model_package import MODEL_VERSION_DIR
 from llm_model import tensors
 from llm_model.errors import GenerationFailed
 from llm_model.parameters import DEFAULT
 from llm_model.rows import OUTPUT_FLAGS, InferenceCall, OutputFlags, Row
-from tests.conftest import MODEL_VERSION_DIR
 from tests.fakes.triton_python_backend_utils import FakeRequest
 from tests.unit.model.running import flag, read, strings
 
